@@ -1,0 +1,197 @@
+"""The rollout state machine. The functions here are the only way a rollout moves; all are pure.
+
+    PENDING ──ready──> PROGRESSING ──last step passed──> BAKING ──bake over──> SUCCEEDED
+       │                 │   ▲                             │
+       │            pause│   │resume                       │
+       │                 ▼   │                             │
+       │               PAUSED                              │
+       └───────────┬─────┴─────────────────────────────────┘
+                   └──abort, deploy failure, failure limit──> ABORTED
+
+`blue_green` has no steps: PENDING goes straight to BAKING, and back while it bakes costs one snapshot. `immediate`
+has no bake either. The candidate becomes Production when it takes all traffic (`is_cut_over`), not when the bake ends.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from control_plane.domain.assignment import BUCKETS
+from control_plane.errors import Conflict
+
+
+class Strategy(StrEnum):
+    IMMEDIATE = "immediate"
+    BLUE_GREEN = "blue_green"
+    CANARY = "canary"
+    AB_TEST = "ab_test"
+    SHADOW = "shadow"
+
+
+class Phase(StrEnum):
+    PENDING = "pending"
+    PROGRESSING = "progressing"
+    PAUSED = "paused"
+    BAKING = "baking"
+    SUCCEEDED = "succeeded"
+    ABORTED = "aborted"
+
+
+class Verdict(StrEnum):
+    PASS = "pass"  # noqa: S105  (not a password)
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+TERMINAL = frozenset({Phase.SUCCEEDED, Phase.ABORTED})
+OPEN = frozenset(Phase) - TERMINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    weight: int  # candidate traffic, buckets
+    hold: timedelta  # shortest time at this weight
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    strategy: Strategy
+    steps: tuple[Step, ...] = ()
+    bake: timedelta = timedelta(0)
+    failure_limit: int = 0  # FAIL verdicts tolerated; one more aborts
+    deploy_deadline: timedelta = timedelta(minutes=10)  # PENDING longer than this aborts
+    shadow_weight: int = 0  # shadow only: share of requests copied, buckets
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    plan: Plan
+    since: datetime  # when the current phase or step began
+    phase: Phase = Phase.PENDING
+    step: int = 0
+    failures: int = 0
+    paused_from: Phase | None = None
+    reason: str = ""  # why it is where it is, in a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the reconciler saw in one look. `verdict` None: nothing was measured in this phase."""
+
+    candidate_ready: bool
+    deploy_error: str | None = None
+    verdict: Verdict | None = None
+    why: str = ""
+
+
+def advance(rollout: Rollout, seen: Observation, *, now: datetime) -> Rollout:
+    """Next state after one look. A terminal or paused rollout is returned unchanged: calling twice is harmless.
+
+    A candidate that loses readiness before the cut-over holds the rollout where it is; routers fall back by
+    themselves. INCONCLUSIVE never moves a rollout forward.
+    """
+    match rollout.phase:
+        case Phase.PENDING:
+            return _advance_pending(rollout, seen, now)
+        case Phase.PROGRESSING:
+            return _advance_progressing(rollout, seen, now)
+        case Phase.BAKING:
+            if seen.verdict is Verdict.FAIL:
+                return _fail(rollout, seen, now)
+            if now - rollout.since >= rollout.plan.bake:
+                return _enter(rollout, Phase.SUCCEEDED, "The bake period ended without a failure.", now)
+            return rollout
+        case Phase.PAUSED | Phase.SUCCEEDED | Phase.ABORTED:
+            return rollout
+
+
+def pause(rollout: Rollout, reason: str, *, now: datetime) -> Rollout:
+    """Hold the weights as they are. Raises Conflict unless PENDING, PROGRESSING or BAKING."""
+    if rollout.phase not in OPEN - {Phase.PAUSED}:
+        raise Conflict(f"A rollout that is {rollout.phase} cannot be paused.", phase=rollout.phase)
+    return replace(_enter(rollout, Phase.PAUSED, reason, now), paused_from=rollout.phase)
+
+
+def resume(rollout: Rollout, reason: str, *, now: datetime) -> Rollout:
+    """Go on where it was paused; hold and bake begin anew. Raises Conflict unless PAUSED."""
+    if rollout.phase is not Phase.PAUSED or rollout.paused_from is None:
+        raise Conflict(f"A rollout that is {rollout.phase} cannot be resumed.", phase=rollout.phase)
+    return replace(_enter(rollout, rollout.paused_from, reason, now), paused_from=None)
+
+
+def abort(rollout: Rollout, reason: str, *, now: datetime) -> Rollout:
+    """Give all traffic back to stable. Raises Conflict on a terminal rollout."""
+    if rollout.phase in TERMINAL:
+        raise Conflict(f"A rollout that is {rollout.phase} cannot be aborted.", phase=rollout.phase)
+    return replace(_enter(rollout, Phase.ABORTED, reason, now), paused_from=None)
+
+
+def promote(rollout: Rollout, reason: str, *, now: datetime) -> Rollout:
+    """Skip the remaining steps by hand. Raises Conflict unless the candidate has already been ready."""
+    if _position(rollout) is not Phase.PROGRESSING:
+        raise Conflict(f"A rollout that is {rollout.phase} cannot be promoted by hand.", phase=rollout.phase)
+    return replace(_cut_over(rollout, reason, now), paused_from=None)
+
+
+def candidate_weight(rollout: Rollout) -> int:
+    """Buckets the candidate should receive now. The reconciler makes it so."""
+    match _position(rollout):
+        case Phase.PROGRESSING:
+            return 0 if rollout.plan.strategy is Strategy.SHADOW else rollout.plan.steps[rollout.step].weight
+        case Phase.BAKING | Phase.SUCCEEDED:
+            return BUCKETS
+        case Phase.PENDING | Phase.PAUSED | Phase.ABORTED:
+            return 0
+
+
+def is_cut_over(rollout: Rollout) -> bool:
+    """Whether the candidate is, by this rollout, the Production version."""
+    return _position(rollout) in {Phase.BAKING, Phase.SUCCEEDED} and rollout.plan.strategy is not Strategy.SHADOW
+
+
+def _advance_pending(rollout: Rollout, seen: Observation, now: datetime) -> Rollout:
+    if seen.deploy_error is not None:
+        return _enter(rollout, Phase.ABORTED, f"The candidate could not be deployed: {seen.deploy_error}", now)
+    if not seen.candidate_ready:
+        if now - rollout.since > rollout.plan.deploy_deadline:
+            limit = rollout.plan.deploy_deadline.total_seconds()
+            return _enter(rollout, Phase.ABORTED, f"The candidate was not ready within {limit:.0f} s.", now)
+        return rollout
+    if rollout.plan.steps:
+        return _enter(rollout, Phase.PROGRESSING, "The candidate is ready.", now)
+    return _cut_over(rollout, "The candidate is ready.", now)
+
+
+def _advance_progressing(rollout: Rollout, seen: Observation, now: datetime) -> Rollout:
+    if seen.deploy_error is not None:
+        return _enter(rollout, Phase.ABORTED, f"The candidate died and does not come back: {seen.deploy_error}", now)
+    match seen.verdict:
+        case Verdict.FAIL:
+            return _fail(rollout, seen, now)
+        case Verdict.PASS if now - rollout.since >= rollout.plan.steps[rollout.step].hold and seen.candidate_ready:
+            if rollout.step + 1 == len(rollout.plan.steps):
+                return _cut_over(rollout, seen.why or "Every step passed.", now)
+            return replace(_enter(rollout, Phase.PROGRESSING, seen.why, now), step=rollout.step + 1)
+        case _:  # a hold not yet over, INCONCLUSIVE, or nothing measured: wait
+            return rollout
+
+
+def _fail(rollout: Rollout, seen: Observation, now: datetime) -> Rollout:
+    failed = replace(rollout, failures=rollout.failures + 1, reason=seen.why)
+    if failed.failures <= rollout.plan.failure_limit:
+        return failed
+    limit = f"{failed.failures} failed looks > failure limit {rollout.plan.failure_limit}"
+    return _enter(failed, Phase.ABORTED, f"{seen.why} ({limit})" if seen.why else limit, now)
+
+
+def _cut_over(rollout: Rollout, reason: str, now: datetime) -> Rollout:
+    return _enter(rollout, Phase.BAKING if rollout.plan.bake else Phase.SUCCEEDED, reason, now)
+
+
+def _enter(rollout: Rollout, phase: Phase, reason: str, now: datetime) -> Rollout:
+    return replace(rollout, phase=phase, since=now, reason=reason)
+
+
+def _position(rollout: Rollout) -> Phase:
+    """The phase that decides the weights: where a paused rollout was paused."""
+    return rollout.paused_from if rollout.phase is Phase.PAUSED and rollout.paused_from else rollout.phase

@@ -1,0 +1,121 @@
+"""All configuration: one frozen class per process, read once at its start, handed on as an argument.
+
+Precedence: argument > environment > `$MLCP_HOME/mlcp.toml` > default. No secret has a default; the embedded stack
+makes its own at first start. The classic names of MLOps set-ups (MLFLOW_TRACKING_URI, REDIS_HOST, ...) are accepted
+as aliases of ours, which win.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+AbsolutePath = Annotated[Path, BeforeValidator(lambda value: Path(str(value)).expanduser().absolute())]
+
+
+def _redis_url(value: object) -> object:
+    text = str(value)
+    return text if "://" in text else f"redis://{text}" if ":" in text else f"redis://{text}:6379"
+
+
+RedisUrl = Annotated[str, BeforeValidator(_redis_url)]
+
+
+class _Process(BaseSettings):
+    """What every process reads."""
+
+    model_config = SettingsConfigDict(env_prefix="MLCP_", frozen=True, populate_by_name=True, extra="ignore")
+
+    home: AbsolutePath = Path("var")
+    log_level: str = "INFO"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = Path(os.environ.get("MLCP_HOME", "var")) / "mlcp.toml"
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file)
+
+    @property
+    def run(self) -> Path:
+        return self.home / "run"
+
+
+def _alias(name: str, *classic: str) -> AliasChoices:
+    return AliasChoices(f"MLCP_{name.upper()}", name, *classic)
+
+
+class _Store(_Process):
+    postgres_dsn: SecretStr  # postgresql+asyncpg://...; may hold a password
+    transaction_pooler: bool = False  # True behind pgbouncer in transaction mode: statement caches off
+
+
+class _Bus(_Process):
+    redis_url: RedisUrl = Field(validation_alias=_alias("redis_url", "REDIS_HOST"))  # may be unix:///path
+
+
+class _Registry(_Process):
+    mlflow_url: str = Field("http://127.0.0.1:5000", validation_alias=_alias("mlflow_url", "MLFLOW_TRACKING_URI"))
+
+
+class ApiSettings(_Store, _Registry):
+    """The admin API. It needs Postgres to start and MLflow for artifacts' details only."""
+
+    api_host: str = "127.0.0.1"
+    api_port: int = 8000
+    router_token: SecretStr | None = None  # what routers show to fetch snapshots; None: that route is closed
+    router_live_s: float = 5.0  # a router not heard of for longer is not waited for
+    auto_promote_threshold: float = Field(
+        0.85, validation_alias=_alias("auto_promote_threshold", "AUTO_PROMOTE_THRESHOLD")
+    )
+    drift_threshold: float = Field(0.1, validation_alias=_alias("drift_threshold", "DRIFT_THRESHOLD"))
+    performance_degradation_threshold: float = Field(
+        0.05, validation_alias=_alias("performance_degradation_threshold", "PERFORMANCE_DEGRADATION_THRESHOLD")
+    )
+
+
+class ReconcilerSettings(_Store, _Bus, _Registry):
+    """The reconciler: MLflow, deployments and snapshots follow Postgres."""
+
+    deployer: str = "local"
+    registry_poll_s: float = 2.0
+    lease_s: float = 5.0
+    router_live_s: float = 5.0
+    warm_s: float = 600.0  # how long a version that lost its traffic stays warm beyond the bake
+
+
+class WorkerSettings(_Store, _Registry):
+    """The job queue's process: training, replay, reports, notifications."""
+
+    worker_concurrency: int = 1
+
+
+class RouterSettings(_Bus):
+    """The data plane. No database password here, by design."""
+
+    router_host: str = "127.0.0.1"
+    router_port: int = 8080
+    router_workers: int = 2
+    router_token: SecretStr | None = None
+    api_url: str = "http://127.0.0.1:8000"
+    spool_fsync: str = "never"  # never | tick: survive the loss of the machine, not only of the process
+    spool_segment_bytes: int = 16 * 2**20
+
+
+class ShipperSettings(_Bus):
+    """Moves spool segments to the bus."""
+
+    stream_high_water: int = 200_000  # records in the stream above which the spool grows instead
+
+
+class IngesterSettings(_Store, _Bus):
+    """Folds the stream into Postgres."""
+
+    ingest_batch: int = 5_000  # records

@@ -1,0 +1,64 @@
+"""Logs, readiness and the one list of metric names."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import structlog
+
+
+def configure_logging(process: str, *, level: str = "INFO") -> None:
+    """JSON lines on stderr, one event each; `process` is in every line. Call once, first thing in a main."""
+    processors: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.dict_tracebacks,
+    ]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=processors,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    for chatty in ("httpx", "httpcore", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*processors, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+
+
+def mark_ready() -> None:
+    """Tell the supervisor, if there is one, that this process does its work from now on."""
+    if path := os.environ.get("MLCP_READY_FILE"):
+        Path(path).write_text(str(os.getpid()))
+
+
+class Metric:
+    """Names people's dashboards and alert rules know. Labels in brackets; units in the name."""
+
+    PREDICTIONS = "model_predictions_total"  # [model_name, status, variant, version]
+    PREDICTION_LATENCY = "model_prediction_latency_seconds"  # [model_name]; inside the router
+    INFERENCE_LATENCY = "model_inference_latency_seconds"  # [model_name, version]; inside the model server
+    ACCURACY = "model_accuracy"  # [model_name, period]
+    DRIFT_SCORE = "model_drift_score"  # [model_name, drift_type]
+    TRAINING_DURATION = "mlflow_model_training_duration_seconds"  # [model_type, experiment_id]
+    DEPLOYMENTS = "mlflow_model_deployments_total"  # [model_name, stage, status]
+    ACTIVE_MODELS = "mlflow_active_models"  # [service_name]
+    TRAINING_DATA_REFUSED = "model_training_data_refused_total"  # [model_name]
+    FALLBACKS = "model_fallbacks_total"  # [model_name, reason]
+    SHED = "model_requests_shed_total"  # [model_name]
+    UNLOGGED = "model_predictions_unlogged_total"  # [model_name]; answered with logged: false
+    SPOOL_BYTES = "mlcp_spool_bytes"  # waiting on this host's disk
+    INGEST_LAG = "mlcp_ingest_lag_seconds"
+    SNAPSHOT_REVISION = "mlcp_snapshot_revision"  # [router_id]
