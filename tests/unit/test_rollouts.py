@@ -1,0 +1,116 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.domain import rollouts
+from control_plane.domain.assignment import BUCKETS
+from control_plane.domain.rollouts import OPEN, TERMINAL, Observation, Phase, Plan, Rollout, Step, Strategy, Verdict
+from control_plane.errors import Conflict
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+steps = st.lists(st.builds(Step, st.integers(0, BUCKETS), st.sampled_from([0 * MINUTE, 5 * MINUTE])), max_size=4)
+plans = st.builds(
+    Plan,
+    st.sampled_from([Strategy.IMMEDIATE, Strategy.BLUE_GREEN, Strategy.CANARY]),
+    steps.map(tuple),
+    st.sampled_from([0 * MINUTE, 10 * MINUTE]),
+    st.integers(0, 2),
+)
+looks = st.builds(
+    Observation,
+    st.booleans(),
+    st.sampled_from([None, None, None, "exit code 3"]),
+    st.sampled_from([None, *Verdict]),
+)
+hands = st.sampled_from([rollouts.pause, rollouts.resume, rollouts.abort, rollouts.promote])
+READY = Observation(candidate_ready=True)
+
+
+@given(plans, st.lists(st.one_of(looks, hands), max_size=40))
+def test_any_history_keeps_the_invariants(plan: Plan, events: list[object]) -> None:
+    rollout, was_ready = Rollout(plan, T0), False
+    for minute, event in enumerate(events, 1):
+        now = T0 + 2 * minute * MINUTE
+        if isinstance(event, Observation):
+            was_ready |= event.candidate_ready
+            after = rollouts.advance(rollout, event, now=now)
+            assert after == rollouts.advance(rollout, event, now=now)
+            if rollout.phase in TERMINAL | {Phase.PAUSED}:
+                assert after == rollout
+            if event.verdict is Verdict.INCONCLUSIVE and rollout.phase is Phase.PROGRESSING:
+                assert after == rollout or after.phase is Phase.ABORTED  # never forward
+        else:
+            try:
+                after = event(rollout, "by hand", now=now)  # type: ignore[operator]
+            except Conflict:
+                continue
+        if rollout.phase in TERMINAL:
+            assert after == rollout
+        if rollouts.candidate_weight(after) > 0:
+            assert was_ready, "weight on a candidate that was never ready"
+        if after.phase is Phase.ABORTED:
+            assert rollouts.candidate_weight(after) == 0
+            assert not rollouts.is_cut_over(after)
+        assert (after.paused_from is not None) == (after.phase is Phase.PAUSED)
+        assert after.failures <= plan.failure_limit or after.phase is Phase.ABORTED
+        rollout = after
+
+
+@given(plans)
+def test_a_paused_rollout_keeps_its_weight_and_goes_on_where_it_was(plan: Plan) -> None:
+    rollout = rollouts.advance(Rollout(plan, T0), READY, now=T0)
+    if rollout.phase in TERMINAL:
+        return
+    paused = rollouts.pause(rollout, "look at it", now=T0 + MINUTE)
+    assert rollouts.candidate_weight(paused) == rollouts.candidate_weight(rollout)
+    assert rollouts.is_cut_over(paused) == rollouts.is_cut_over(rollout)
+    resumed = rollouts.resume(paused, "fine", now=T0 + 2 * MINUTE)
+    assert replace(resumed, since=rollout.since, reason=rollout.reason) == rollout
+
+
+def test_blue_green_cuts_over_when_ready_bakes_and_succeeds() -> None:
+    plan = Plan(Strategy.BLUE_GREEN, bake=10 * MINUTE)
+    rollout = Rollout(plan, T0)
+    waiting = rollouts.advance(rollout, Observation(candidate_ready=False), now=T0 + MINUTE)
+    assert (waiting.phase, rollouts.candidate_weight(waiting)) == (Phase.PENDING, 0)
+    baking = rollouts.advance(waiting, READY, now=T0 + 2 * MINUTE)
+    assert (baking.phase, rollouts.candidate_weight(baking), rollouts.is_cut_over(baking)) == ("baking", BUCKETS, True)
+    assert rollouts.advance(baking, READY, now=T0 + 11 * MINUTE) == baking
+    assert rollouts.advance(baking, READY, now=T0 + 12 * MINUTE).phase is Phase.SUCCEEDED
+
+
+def test_a_candidate_that_is_never_ready_gives_up_at_the_deadline_and_says_so() -> None:
+    plan = Plan(Strategy.BLUE_GREEN, deploy_deadline=MINUTE)
+    late = rollouts.advance(Rollout(plan, T0), Observation(candidate_ready=False), now=T0 + 2 * MINUTE)
+    assert (late.phase, late.reason) == (Phase.ABORTED, "The candidate was not ready within 60 s.")
+
+
+def test_a_bake_that_fails_beyond_the_limit_goes_back() -> None:
+    plan = Plan(Strategy.BLUE_GREEN, bake=10 * MINUTE, failure_limit=1)
+    bad = Observation(candidate_ready=True, verdict=Verdict.FAIL, why="error rate 0.2 > 0.01")
+    rollout = rollouts.advance(Rollout(plan, T0), READY, now=T0)
+    rollout = rollouts.advance(rollout, bad, now=T0 + MINUTE)
+    assert (rollout.phase, rollouts.candidate_weight(rollout)) == (Phase.BAKING, BUCKETS)
+    rollout = rollouts.advance(rollout, bad, now=T0 + 2 * MINUTE)
+    assert (rollout.phase, rollouts.candidate_weight(rollout)) == (Phase.ABORTED, 0)
+    assert rollout.reason == "error rate 0.2 > 0.01 (2 failed looks > failure limit 1)"
+
+
+def test_what_a_phase_does_not_allow_is_a_conflict_that_names_it() -> None:
+    pending = Rollout(Plan(Strategy.BLUE_GREEN), T0)
+    for forbidden in (rollouts.resume, rollouts.promote):
+        with pytest.raises(Conflict, match="pending"):
+            forbidden(pending, "", now=T0)
+    done = rollouts.abort(pending, "", now=T0)
+    for forbidden in (rollouts.pause, rollouts.resume, rollouts.abort, rollouts.promote):
+        with pytest.raises(Conflict, match="aborted"):
+            forbidden(done, "", now=T0)
+
+
+def test_every_phase_is_open_or_terminal() -> None:
+    assert not OPEN & TERMINAL
+    assert set(Phase) == OPEN | TERMINAL
