@@ -1,0 +1,74 @@
+"""From an answer that is an error, or from none at all, to the exception of `control_plane.errors` it stands for."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from control_plane import errors
+from control_plane.errors import ControlPlaneError, DeadlineExceeded, Unavailable
+
+
+class _Document(BaseModel):
+    """RFC 9457, as far as we read it; extension members stay in `model_extra`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "about:blank"
+    title: str = ""
+    detail: str = ""
+
+
+# For answers without a slug of ours: a proxy's page, a server of a later release.
+_BY_STATUS: dict[int, type[ControlPlaneError]] = {
+    400: errors.InvalidInput,
+    401: errors.Unauthenticated,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    413: errors.TooLarge,
+    422: errors.InvalidInput,
+    428: errors.PreconditionRequired,
+    429: errors.Overloaded,
+    502: errors.Unavailable,
+    503: errors.Unavailable,
+    504: errors.DeadlineExceeded,
+}
+
+
+def from_response(response: httpx.Response) -> ControlPlaneError:
+    """The exception for an answer >= 400: by the document's slug, else by the status.
+
+    `extra` keeps every extension member (`reasons`, `trace_id`, ...) and the status as it came.
+    """
+    try:
+        document = _Document.model_validate_json(response.content)
+    except ValidationError:
+        document = _Document()
+    slug = document.type.rsplit("/", 1)[-1]
+    known = {error.type: error for error in _tree(ControlPlaneError)}
+    error = known.get(slug) or _BY_STATUS.get(response.status_code, ControlPlaneError)
+    target = f"{response.request.method} {response.request.url.path}"
+    detail = document.detail or document.title or f"{target} was answered with status {response.status_code}."
+    extra: dict[str, Any] = {**(document.model_extra or {}), "status": response.status_code}
+    return error(detail, **extra)
+
+
+def from_transport(exc: httpx.HTTPError, url: str) -> ControlPlaneError:
+    """The exception for an exchange that gave no answer."""
+    if isinstance(exc, httpx.TimeoutException) and not isinstance(exc, httpx.ConnectTimeout):
+        return DeadlineExceeded(f"{url} gave no answer in time.")
+    return Unavailable(f"{url} does not answer: {str(exc) or type(exc).__name__}")
+
+
+def reasons(error: ControlPlaneError) -> list[str]:
+    """Every reason of a refusal, one sentence each; empty when the detail says it all."""
+    given: list[object] = error.extra.get("reasons") or []
+    return [str(reason) for reason in given]
+
+
+def _tree(root: type[ControlPlaneError]) -> Iterator[type[ControlPlaneError]]:
+    yield root
+    for error in root.__subclasses__():
+        yield from _tree(error)

@@ -1,0 +1,245 @@
+"""One exchange with the control plane, written once for both clients.
+
+A `Call` says what is asked and what the answer is; it is made by pure functions (`admin`, `predictions`). The clients
+only carry it over: `SyncTransport` and `AsyncTransport` differ in `await` and in nothing else.
+
+Retries: exponential back-off with full jitter, on a connection that failed or a 502, 503 or 504, and only for calls
+that may be sent twice (reads, and writes under an Idempotency-Key). A Retry-After is honoured. A 4xx is final.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+from uuid import uuid4
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    retry_if_result,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_random_exponential,
+)
+
+from control_plane.errors import ControlPlaneError
+from control_plane.sdk import problems
+
+T = TypeVar("T")
+_BUSY = frozenset({502, 503, 504})
+_LONGEST_WAIT_S = 30.0  # a server that asks for more gets one last try after this
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """A request and the type of its answer.
+
+    `repeatable`: sending it twice does what sending it once does.
+    """
+
+    method: str
+    path: str
+    answer: type[T]
+    query: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: object = None  # JSON-ready
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    repeatable: bool = True
+    timeout_s: float | None = None  # longer than the client's own, for answers that take their time
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a client keeps trying: `attempts` in all, no new one after `budget_s` seconds."""
+
+    attempts: int = 5
+    budget_s: float = 60.0
+    first_wait_s: float = 0.25  # upper bound of the first wait, doubling from there
+
+
+def read(path: str, answer: type[T], **query: object) -> Call[T]:
+    """A GET; parameters that are None are left out."""
+    return Call("GET", path, answer, query=_query(query))
+
+
+def write(
+    method: str, path: str, answer: type[T], body: object, *, key: str | None = None, match: str | None = None
+) -> Call[T]:
+    """A change under an Idempotency-Key, made here unless the caller brings one; `match` becomes If-Match."""
+    headers = {"Idempotency-Key": key or uuid4().hex}
+    if match is not None:
+        headers["If-Match"] = match
+    return Call(method, path, answer, body=body, headers=headers)
+
+
+def parse(call: Call[T], response: httpx.Response) -> T:
+    """The typed answer.
+
+    Raises:
+        ControlPlaneError: the answer is a problem document, or does not fit the contract.
+    """
+    if response.status_code >= 400:
+        raise problems.from_response(response)
+    kind: Any = call.answer
+    try:
+        answer: T = _adapter(kind).validate_json(response.content or b"null")
+        return answer
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ControlPlaneError(
+            f"{call.method} {call.path} was answered with something this release does not understand: "
+            f"{where}: {first['msg']}",
+            status=response.status_code,
+        ) from exc
+
+
+class SyncTransport:
+    """A pool of connections to one server. Close it, or use it as a context manager."""
+
+    def __init__(
+        self, url: str, key: str, *, timeout_s: float, patience: Patience, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self._url, self._patience = url, patience
+        self._http = httpx.Client(base_url=url, headers=_headers(key), timeout=timeout_s, transport=transport)
+
+    def send(self, call: Call[T]) -> T:
+        try:
+            retrying = Retrying(**_policy(call, self._patience))
+            response: httpx.Response = retrying(self._http.request, **_arguments(call))
+        except httpx.HTTPError as exc:
+            raise problems.from_transport(exc, self._url) from exc
+        return parse(call, response)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncTransport:
+    """The same for asyncio. Its pool belongs to the event loop that first used it."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        timeout_s: float,
+        patience: Patience,
+        transport: httpx.AsyncBaseTransport | None = None,
+        connections: int = 100,
+    ) -> None:
+        self._url, self._patience = url, patience
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._http = httpx.AsyncClient(
+            base_url=url, headers=_headers(key), timeout=timeout_s, transport=transport, limits=limits
+        )
+
+    async def send(self, call: Call[T]) -> T:
+        try:
+            retrying = AsyncRetrying(**_policy(call, self._patience))
+            response: httpx.Response = await retrying(self._http.request, **_arguments(call))
+        except httpx.HTTPError as exc:
+            raise problems.from_transport(exc, self._url) from exc
+        return parse(call, response)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+@lru_cache(maxsize=256)
+def _adapter(answer: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(answer)
+
+
+def _headers(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}", "Accept": "application/json"}
+
+
+def _query(given: Mapping[str, object]) -> dict[str, str]:
+    return {name: _text(value) for name, value in given.items() if value is not None}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _arguments(call: Call[Any]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"method": call.method, "url": call.path, "headers": dict(call.headers)}
+    if call.query:
+        arguments["params"] = dict(call.query)
+    if call.body is not None:
+        arguments["json"] = call.body
+    if call.timeout_s is not None:
+        arguments["timeout"] = call.timeout_s
+    return arguments
+
+
+def _policy(call: Call[Any], patience: Patience) -> dict[str, Any]:
+    attempts = patience.attempts if call.repeatable else 1
+    backoff = wait_random_exponential(multiplier=patience.first_wait_s, max=8)
+
+    def wait(state: RetryCallState) -> float:
+        asked = None
+        if state.outcome is not None and not state.outcome.failed:
+            asked = retry_after(state.outcome.result(), now=datetime.now(UTC))
+        return backoff(state) if asked is None else min(asked, _LONGEST_WAIT_S)
+
+    return {
+        "stop": stop_after_attempt(attempts) | stop_before_delay(patience.budget_s),
+        "wait": wait,
+        "retry": retry_if_exception(_dropped) | retry_if_result(_is_busy),
+        "retry_error_callback": _last,
+    }
+
+
+def retry_after(response: httpx.Response, *, now: datetime) -> float | None:
+    """Seconds the server asks us to wait (never negative), None if it does not say or nobody can read it."""
+    value = response.headers.get("retry-after")
+    if value is None:
+        return None
+    if value.isdigit():
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())
+
+
+def _dropped(exc: BaseException) -> bool:
+    """Whether no answer came because of the connection. A read that timed out is not sent again: it may still run."""
+    return isinstance(exc, httpx.NetworkError | httpx.RemoteProtocolError | httpx.ConnectTimeout)
+
+
+def _is_busy(response: httpx.Response) -> bool:
+    return response.status_code in _BUSY
+
+
+def _last(state: RetryCallState) -> httpx.Response:
+    """Out of attempts: the last answer, or the last exception raised anew."""
+    assert state.outcome is not None
+    return state.outcome.result()  # type: ignore[no-any-return]
