@@ -1,0 +1,193 @@
+"""The main job on the whole stack: real Postgres, Redis, MLflow, every process, three trained models."""
+
+import json
+import os
+import signal
+import time
+
+import httpx
+import pytest
+
+from tests.support.stack import Stack, eventually
+from tests.support.traffic import Traffic
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+MODELS = ("churn", "fraud", "categorization")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_of_the_three_models_answers_and_the_answer_is_logged(stack: Stack, model: str) -> None:
+    with stack.data_plane() as client, stack.admin() as admin:
+        answer = client.post(f"/ml/{model}/predict", json=stack.example(model) | {"unit_id": "someone"})
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        assert {"prediction_id", "model", "model_version", "variant", "output"} <= body.keys()
+        row = eventually(
+            lambda: (r := admin.get(f"/predictions/{body['prediction_id']}")).status_code == 200 and r.json(),
+            15,
+            "the prediction in Postgres",
+        )
+    assert (row["model"], row["served_version"], row["unit_id"]) == (model, body["model_version"], "someone")
+
+
+def test_exactly_one_production_version_of_each_model_and_mlflow_says_the_same(stack: Stack) -> None:
+    for model in MODELS:
+        versions = stack.json("versions", model)
+        production = [v["version"] for v in versions if v["stage"] == "Production"]
+        assert len(production) == 1
+
+        def mirrored(name: str = model, version: str = production[0]) -> bool:
+            url = stack.url("MLFLOW") + "/api/2.0/mlflow/registered-models/alias"
+            answer = httpx.get(url, params={"name": name, "alias": "production"})
+            return bool(answer.json()["model_version"]["version"] == version)
+
+        eventually(mirrored, 15, f"alias production of {model}")
+
+
+@pytest.fixture(scope="module")
+def second_churn(stack: Stack) -> tuple[str, str]:
+    """Production of churn, and a second version that passes its gates."""
+    first = next(v["version"] for v in stack.json("versions", "churn") if v["stage"] == "Production")
+    stack.mlcp("train", "churn", "--seed", "7")
+    newer = eventually(
+        lambda: [v["version"] for v in stack.json("versions", "churn") if int(v["version"]) > int(first)],
+        15,
+        "the second version",
+    )
+    return first, newer[0]
+
+
+def test_ten_promotions_and_rollbacks_under_load_fail_no_request(
+    stack: Stack, second_churn: tuple[str, str], record_property: pytest.RecordProperty
+) -> None:
+    first, second = second_churn
+    body, back_s = stack.example("churn"), []
+    with Traffic(stack.url("ROUTER"), stack.key("predictor"), "churn", body, rate=300) as traffic:
+        settled, expected = time.monotonic(), first
+        for _ in range(10):
+            for argv, after in (
+                (("promote", "churn", second, "--reason", "better", "--wait"), second),
+                (("rollback", "churn", "--reason", "practice", "--wait"), first),
+            ):
+                began = time.monotonic()
+                wrong = traffic.versions(sent_from=settled, sent_to=began) - {expected}
+                assert not wrong, f"answers of {wrong} while only {expected} was routed"
+                stack.mlcp(*argv)
+                settled, expected = time.monotonic(), after
+                if after == first:
+                    answered = eventually(
+                        lambda began=began: [a.got for a in traffic.answers if a.sent > began and a.version == first],
+                        5,
+                        "an answer of the old version",
+                        every_s=0.02,
+                    )
+                    back_s.append(min(answered) - began)
+                time.sleep(0.3)
+        assert traffic.versions(sent_from=settled) == {first}
+    record_property("rollback_to_first_answer_s", [round(s, 3) for s in back_s])
+    assert not traffic.failed, traffic.failed[:5]
+    assert traffic.versions() == {first, second}
+    assert len(traffic.answers) > 300 * 10
+
+
+@pytest.mark.parametrize("victim", ["api", "reconciler", "worker", "mlflow", "ingester", "shipper"])
+def test_predictions_go_on_while_a_killed_process_comes_back(stack: Stack, victim: str) -> None:
+    before = stack.process(victim)
+    with Traffic(stack.url("ROUTER"), stack.key("predictor"), "fraud", stack.example("fraud"), rate=100) as traffic:
+        time.sleep(0.5)
+        os.kill(before["pid"], signal.SIGKILL)
+        eventually(
+            lambda: (now := stack.process(victim))["state"] == "ready" and now["pid"] != before["pid"],
+            60,
+            f"{victim} again",
+        )
+        time.sleep(0.5)
+    assert len(traffic.answers) > 50
+    assert not traffic.failed, traffic.failed[:5]
+
+
+def test_a_killed_model_server_worker_costs_no_request_and_comes_back(stack: Stack) -> None:
+    parent = stack.process("fraud-")["pid"]
+
+    def workers() -> set[int]:
+        with open(f"/proc/{parent}/task/{parent}/children") as children:
+            return {int(pid) for pid in children.read().split()}
+
+    before = workers()
+    assert len(before) >= 2
+    with Traffic(stack.url("ROUTER"), stack.key("predictor"), "fraud", stack.example("fraud"), rate=200) as traffic:
+        time.sleep(0.5)
+        victim = min(before)
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: len(workers() - {victim}) >= len(before), 30, "the worker again")
+        time.sleep(1)
+    assert not traffic.failed, traffic.failed[:5]
+
+
+def test_every_answered_prediction_is_in_postgres_exactly_once_after_the_kills(stack: Stack) -> None:
+    with Traffic(
+        stack.url("ROUTER"), stack.key("predictor"), "categorization", stack.example("categorization"), rate=200
+    ) as traffic:
+        for victim in ("ingester", "shipper", "redis"):
+            pid = stack.process(victim)["pid"]
+            os.kill(pid, signal.SIGKILL)
+            eventually(
+                lambda victim=victim, pid=pid: (
+                    stack.process(victim)["pid"] != pid and stack.process(victim)["state"] == "ready"
+                ),
+                30,
+                f"{victim} again",
+            )
+    assert not traffic.failed, traffic.failed[:5]
+    with stack.admin() as admin:
+
+        def missing() -> list[str]:
+            return [
+                answer.prediction_id
+                for answer in traffic.answers[:: max(1, len(traffic.answers) // 200)]
+                if answer.prediction_id and admin.get(f"/predictions/{answer.prediction_id}").status_code != 200
+            ]
+
+        eventually(lambda: not missing(), 60, "all of them in Postgres", every_s=1)
+
+
+def test_with_everything_else_dead_a_pin_sends_a_model_back(stack: Stack, second_churn: tuple[str, str]) -> None:
+    first, second = second_churn
+    stack.mlcp("promote", "churn", second, "--reason", "for the drill", "--wait")
+    supervisor = json.loads((stack.home / "run" / "status.json").read_text())["supervisor_pid"]
+    dead = ("api", "reconciler", "worker", "ingester", "shipper", "redis", "mlflow", "postgres")
+    with stack.data_plane() as client:
+
+        def version() -> str:
+            answer = client.post("/ml/churn/predict", json=stack.example("churn"))
+            assert answer.status_code == 200, answer.text
+            return str(answer.json()["model_version"])
+
+        os.kill(supervisor, signal.SIGSTOP)  # else it would start them again within the second
+        try:
+            for name in dead:
+                os.kill(stack.process(name)["pid"], signal.SIGKILL)
+            assert version() == second
+            stack.mlcp("router", "pin", "churn", "--previous", "--reason", "night shift", timeout=10)
+            eventually(lambda: version() == first, 2, "answers of the previous version")
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+        eventually(lambda: all(stack.process(n)["state"] == "ready" for n in dead), 120, "everything again", every_s=1)
+        assert version() == first, "a pin holds until it is released"
+        stack.mlcp("router", "release", "churn", "--reason", "day shift")
+        eventually(lambda: version() == second, 10, "the routed version again")
+    with stack.admin() as admin:
+
+        def audited() -> bool:
+            rows = admin.get("/audit", params={"limit": 200}).json()["items"]
+            actions = {row["action"] for row in rows}
+            return {"router.pinned", "router.released"} <= actions
+
+        eventually(audited, 15, "the pin and its release in the audit")
+    stack.mlcp("rollback", "churn", "--reason", "drill over", "--wait")
+
+
+def test_the_audit_chain_holds_at_the_end(stack: Stack) -> None:
+    verified = stack.json("audit", "verify")
+    assert verified["ok"] is True, json.dumps(verified)
+    assert verified["rows"] > 20
