@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("alias", sa.TEXT(), nullable=False),
         sa.Column("last_applied", sa.TEXT(), nullable=True),
         sa.Column("observed", sa.TEXT(), nullable=True),
+        sa.Column("writing", sa.TEXT(), nullable=True),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("model", "alias"),
     )

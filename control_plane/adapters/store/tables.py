@@ -188,7 +188,11 @@ class RouterRow(Base):
 
 
 class AliasRow(Base):
-    """The alias mirror: desired here, `last_applied` what we last wrote to MLflow, `observed` what we last read."""
+    """The alias mirror: desired here, `last_applied` what we last wrote to MLflow, `observed` what we last read.
+
+    `writing` is saved before a write to MLflow and cleared after it ("" writes "no alias"): a crash between the two
+    must not make our own write look like a hand's.
+    """
 
     __tablename__ = "aliases"
 
@@ -196,6 +200,7 @@ class AliasRow(Base):
     alias: Mapped[str] = mapped_column(primary_key=True)
     last_applied: Mapped[str | None]
     observed: Mapped[str | None]
+    writing: Mapped[str | None]
     changed_at: Mapped[datetime]
 
 
