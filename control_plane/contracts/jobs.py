@@ -1,0 +1,33 @@
+"""Wire models of /jobs."""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from control_plane.contracts.base import View
+
+JobState = Literal["wanted", "queued", "running", "succeeded", "failed", "cancelled"]
+
+
+class JobView(View):
+    id: UUID
+    kind: Literal["train", "replay", "report", "notify"]
+    model: str | None
+    args: dict[str, Any]
+    state: JobState
+    progress: dict[str, Any]
+    result: dict[str, Any] | None
+    error: str | None
+    created_at: datetime
+    created_by: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    cancel_requested_at: datetime | None
+
+
+class JobLogs(View):
+    """A piece of the job's log. `next` is the offset to go on from; `complete`: nothing will be added."""
+
+    text: str
+    next: int
+    complete: bool

@@ -1,0 +1,95 @@
+"""Who may do what: roles, actions, models and scopes. Pure; the API asks here and nowhere else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+
+class Role(StrEnum):
+    VIEWER = "viewer"  # reads everything that holds no personal data
+    OPERATOR = "operator"  # runs releases: promote, roll back, traffic, retrain
+    APPROVER = "approver"  # what an operator may, and gives approvals
+    ADMIN = "admin"  # everything, keys and principals included
+    AUDITOR = "auditor"  # reads everything, the audit chain included; changes nothing
+    PREDICTOR = "predictor"  # a product service: predicts and reports outcomes
+
+
+class Action(StrEnum):
+    READ = "read"  # models, versions, rollouts, traffic, timeline, performance, jobs
+    READ_PREDICTION = "prediction.read"  # one record with its features: personal data
+    PREDICT = "predict"
+    REPORT_OUTCOME = "outcome.report"
+    PROMOTE = "promote"
+    ROLL_BACK = "rollback"
+    STEER_ROLLOUT = "rollout.steer"  # pause, resume, abort, promote by hand
+    SET_TRAFFIC = "traffic.set"
+    RETRAIN = "retrain"
+    CANCEL_JOB = "job.cancel"
+    READ_AUDIT = "audit.read"
+    READ_KEYS = "keys.read"
+    MANAGE_KEYS = "keys.manage"
+    WAKE = "wake"  # ask the reconciler to look now
+
+
+class Scope(StrEnum):
+    """What a key may be narrowed to, or widened by, beyond its role."""
+
+    PREDICT = "predict"
+    PIN = "predict:pin"  # name the version that answers, out of the snapshot's ready targets
+
+
+_READ = frozenset({Action.READ})
+_OPERATE = _READ | {
+    Action.READ_PREDICTION,
+    Action.REPORT_OUTCOME,
+    Action.PROMOTE,
+    Action.ROLL_BACK,
+    Action.STEER_ROLLOUT,
+    Action.SET_TRAFFIC,
+    Action.RETRAIN,
+    Action.CANCEL_JOB,
+    Action.PREDICT,
+    Action.WAKE,
+}
+MAY: dict[Role, frozenset[Action]] = {
+    Role.VIEWER: _READ,
+    Role.OPERATOR: _OPERATE,
+    Role.APPROVER: _OPERATE | {Action.READ_AUDIT},
+    Role.ADMIN: frozenset(Action),
+    Role.AUDITOR: _READ | {Action.READ_PREDICTION, Action.READ_AUDIT, Action.READ_KEYS},
+    Role.PREDICTOR: frozenset({Action.PREDICT, Action.REPORT_OUTCOME}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One principal's right: a role on the models its patterns match (fnmatch, case-sensitive)."""
+
+    role: Role
+    models: tuple[str, ...]
+    scopes: tuple[str, ...] = ()  # of the key; empty: whatever the role allows, but no pin
+
+
+def covers(patterns: Sequence[str], model: str) -> bool:
+    return any(fnmatchcase(model, pattern) for pattern in patterns)
+
+
+def refusal(grant: Grant, action: Action, model: str | None = None) -> str | None:
+    """Why `grant` does not carry `action` (on `model`, where there is one), in a sentence; None when it does.
+
+    A key with scopes does nothing but what they name: scope `predict` is all a leaked product key can be used for.
+    """
+    if action not in MAY[grant.role]:
+        able = ", ".join(role for role in Role if action in MAY[role])
+        return f"The role {grant.role} may not {action}; {able} may."
+    if grant.scopes and action not in {Action.PREDICT, Action.REPORT_OUTCOME}:
+        return f"The key is limited to {', '.join(grant.scopes)}."
+    if model is not None and not covers(grant.models, model):
+        return f"The key covers the models {', '.join(grant.models)}, not {model}."
+    return None
+
+
+def may_pin(grant: Grant) -> bool:
+    """Whether the data plane lets this key choose the version that answers."""
+    return refusal(grant, Action.PREDICT) is None and Scope.PIN in grant.scopes
