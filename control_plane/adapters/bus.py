@@ -1,0 +1,193 @@
+"""Redis, in this one module: the snapshot, what routers report, and the stream of records on their way to Postgres.
+
+Nothing here is a source of truth. The snapshot comes from Postgres, records wait in spools until Postgres has them:
+a Redis that restarts empty costs a moment, never data. Every function raises BusUnavailable when Redis does not answer.
+"""
+
+# redis-py types its commands in part only: keyword arguments and generic replies are unknown to pyright.
+# pyright: reportUnknownMemberType=false, reportGeneralTypeIssues=false
+
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from control_plane.errors import BusUnavailable
+
+SNAPSHOT = "mlcp:snapshot"  # the document itself
+SNAPSHOTS = "mlcp:snapshots"  # channel: "<epoch>:<revision>" of a document just set
+ROUTERS = "mlcp:routers"  # hash: router id -> its last report, JSON
+RECORDS = "mlcp:records"  # stream of batches
+WATERMARKS = "mlcp:watermarks"  # hash: spool -> "<segment>:<offset>", all before it is in Postgres
+REWINDS = "mlcp:rewinds"  # hash: spool -> generation of a batch that could not be used, because one before it is lost
+
+
+def connect(url: str, *, timeout_s: float = 2.0) -> Redis:
+    """A client of its own pool; `await client.aclose()` ends it. Connects on first use, and again after each loss."""
+    return Redis.from_url(url, socket_connect_timeout=timeout_s, socket_timeout=timeout_s)
+
+
+@contextmanager
+def _translated() -> Generator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as exc:
+        raise BusUnavailable(f"Redis does not answer: {exc}") from exc
+
+
+# --- snapshot -----------------------------------------------------------------------------------------------------
+
+
+async def publish_snapshot(redis: Redis, document: bytes, epoch: int, revision: int) -> None:
+    """Set the document, then wake every subscribed router. Publishing the same one again is harmless."""
+    with _translated():
+        await redis.set(SNAPSHOT, document)
+        await redis.publish(SNAPSHOTS, f"{epoch}:{revision}")
+
+
+async def snapshot(redis: Redis) -> bytes | None:
+    """The document last published, None where there is none."""
+    with _translated():
+        return cast(bytes | None, await redis.get(SNAPSHOT))
+
+
+async def snapshot_changes(redis: Redis) -> AsyncGenerator[None]:
+    """Yield once when subscribed and after every publication, until Redis goes away (BusUnavailable)."""
+    with _translated():
+        async with redis.pubsub() as subscription:
+            await subscription.subscribe(SNAPSHOTS)
+            yield
+            while True:
+                # A time limit, so that a connection that died in silence is found by the health check.
+                if await subscription.get_message(ignore_subscribe_messages=True, timeout=1.0):
+                    yield
+
+
+# --- router reports -----------------------------------------------------------------------------------------------
+
+
+async def report_router(redis: Redis, router_id: str, report: Mapping[str, object]) -> None:
+    """Say what this router has applied: {"epoch", "revision", "pins", "rejected", "at"}."""
+    with _translated():
+        await redis.hset(ROUTERS, router_id, msgspec.json.encode(report))
+
+
+async def forget_router(redis: Redis, router_id: str) -> None:
+    """Take back the report of a router that stops for good."""
+    with _translated():
+        await redis.hdel(ROUTERS, router_id)
+
+
+async def router_reports(redis: Redis) -> dict[str, dict[str, object]]:
+    """The last report of every router, dead ones included: `at` (Unix seconds) says how old it is."""
+    with _translated():
+        found = cast(dict[bytes, bytes], await redis.hgetall(ROUTERS))
+    return {name.decode(): msgspec.json.decode(report, type=dict[str, object]) for name, report in found.items()}
+
+
+# --- record stream ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive records of one spool: every byte after `start` up to `end`, as framed on disk.
+
+    Positions are (segment, offset). `first`: nothing older than `start` exists on the shipper's disk.
+    """
+
+    spool: str
+    start: tuple[int, int]
+    end: tuple[int, int]
+    generation: str  # changes whenever the shipper starts over
+    first: bool
+    frames: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the shipper must know, read in one step so that it cannot contradict itself."""
+
+    waiting: int  # batches in the stream
+    watermarks: dict[str, tuple[int, int]]
+    rewinds: dict[str, str]
+
+
+async def send(redis: Redis, batches: Sequence[Batch]) -> None:
+    """Append to the stream, in order, in one round trip."""
+    with _translated():
+        async with redis.pipeline(transaction=True) as pipe:
+            for batch in batches:
+                pipe.xadd(
+                    RECORDS,
+                    {
+                        "spool": batch.spool,
+                        "start": _text(batch.start),
+                        "end": _text(batch.end),
+                        "generation": batch.generation,
+                        "first": int(batch.first),
+                        "frames": batch.frames,
+                    },
+                )
+            await pipe.execute()
+
+
+async def progress(redis: Redis) -> Progress:
+    with _translated():
+        async with redis.pipeline(transaction=True) as pipe:
+            pipe.xlen(RECORDS)
+            pipe.hgetall(WATERMARKS)
+            pipe.hgetall(REWINDS)
+            waiting, watermarks, rewinds = await pipe.execute()
+    return Progress(
+        cast(int, waiting),
+        {spool.decode(): _position(at) for spool, at in cast(dict[bytes, bytes], watermarks).items()},
+        {spool.decode(): generation.decode() for spool, generation in cast(dict[bytes, bytes], rewinds).items()},
+    )
+
+
+async def receive(redis: Redis, *, count: int, wait_s: float) -> list[tuple[str, Batch]]:
+    """The oldest batches with their stream ids. They stay until `done`. Empty after `wait_s` without any."""
+    with _translated():
+        answer = await redis.xread({RECORDS: "0"}, count=count, block=max(1, round(wait_s * 1000)))
+    streams = cast(list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]], answer or [])
+    return [(entry.decode(), _batch(fields)) for _, entries in streams for entry, fields in entries]
+
+
+async def done(
+    redis: Redis, *, upto: str | None, watermarks: Mapping[str, tuple[int, int]], rewinds: Mapping[str, str]
+) -> None:
+    """Say how far Postgres has got, then drop the batches up to the stream id `upto`. Only after the commit."""
+    with _translated():
+        async with redis.pipeline(transaction=True) as pipe:
+            if watermarks:
+                pipe.hset(WATERMARKS, mapping={spool.encode(): _text(at) for spool, at in watermarks.items()})
+            if rewinds:
+                pipe.hset(REWINDS, mapping={spool.encode(): generation for spool, generation in rewinds.items()})
+            if upto is not None:
+                milliseconds, _, sequence = upto.partition("-")
+                pipe.xtrim(RECORDS, minid=f"{milliseconds}-{int(sequence) + 1}", approximate=False)
+            await pipe.execute()
+
+
+def _text(position: tuple[int, int]) -> str:
+    return f"{position[0]}:{position[1]}"
+
+
+def _position(text: bytes) -> tuple[int, int]:
+    segment, _, offset = text.partition(b":")
+    return int(segment), int(offset)
+
+
+def _batch(fields: dict[bytes, bytes]) -> Batch:
+    return Batch(
+        spool=fields[b"spool"].decode(),
+        start=_position(fields[b"start"]),
+        end=_position(fields[b"end"]),
+        generation=fields[b"generation"].decode(),
+        first=fields[b"first"] == b"1",
+        frames=fields[b"frames"],
+    )
