@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -61,6 +62,11 @@ class Patience:
     attempts: int = 5
     budget_s: float = 60.0
     first_wait_s: float = 0.25  # upper bound of the first wait, doubling from there
+
+
+def path(*parts: object) -> str:
+    """`/models/churn/versions`, whatever characters the parts hold."""
+    return "".join(f"/{quote(str(part), safe='')}" for part in parts)
 
 
 def read(path: str, answer: type[T], **query: object) -> Call[T]:
