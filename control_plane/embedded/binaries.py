@@ -32,7 +32,7 @@ def postgres() -> Path:
 
 
 def redis_server(*, chosen_before: Path | None = None) -> Path:
-    """A redis-server of 6.2 or newer: the one that wrote the data already there, else the one on PATH, else the wheel's.
+    """A redis-server of 6.2 or newer: the one that wrote the data there, else the one on PATH, else the wheel's.
 
     Sticking to the first choice matters: an older server cannot read a newer one's files.
 

@@ -1,0 +1,60 @@
+"""The processes somebody else wants to run here: one JSON file each in `run/wanted`, written by the local deployer."""
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A process to keep running as long as its file exists."""
+
+    id: str  # the file's name without .json
+    name: str
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]  # added to what every model server gets
+    grace_s: float
+    port: int | None
+    socket: str | None
+
+
+def read(folder: Path) -> Mapping[str, Wanted]:
+    """Every usable file, by id. One that cannot be used is logged and left out; the others are not held up by it."""
+    found: dict[str, Wanted] = {}
+    for path in sorted(folder.glob("*.json")):
+        if path.name.startswith("."):
+            continue
+        try:
+            found[path.stem] = parse(path.stem, json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            log.error("%s cannot be used: %s", path, error)
+    return found
+
+
+def parse(id: str, document: Any) -> Wanted:
+    """Raises ValueError, naming the member, for anything that does not fit."""
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")
+    name, argv, env = document.get("name"), document.get("argv"), document.get("env", {})
+    grace, port, socket = document.get("grace_s", 15), document.get("port"), document.get("socket")
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
+        raise ValueError(f"name: {name!r}")
+    if not (isinstance(argv, list) and argv and all(isinstance(part, str) for part in argv)):
+        raise ValueError("argv: not a list of words")
+    if not (isinstance(env, dict) and all(isinstance(value, str) for value in env.values())):
+        raise ValueError("env: not an object of texts")
+    if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= 600:
+        raise ValueError(f"grace_s: {grace!r}")
+    if not (port is None or isinstance(port, int)) or not (socket is None or isinstance(socket, str)):
+        raise ValueError("port, socket: a number, a path or null")
+    return Wanted(id, name, tuple(argv), tuple(sorted(env.items())), float(grace), port, socket)
