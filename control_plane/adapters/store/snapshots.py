@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adapters.store.tables import InstallationRow, RolloutRow, RouterRow, SnapshotRow
+from control_plane.adapters.store.tables import InstallationRow, RouterRow, SnapshotRow
 
 KEPT = 200  # newest rows
 
@@ -36,23 +36,6 @@ async def epoch(session: AsyncSession) -> int:
 async def raise_epoch(session: AsyncSession, to: int) -> None:
     """After a restore: routers have seen revisions this database knows nothing of, and only a higher epoch wins."""
     await session.execute(update(InstallationRow).where(InstallationRow.epoch < to).values(epoch=to))
-
-
-async def carried(session: AsyncSession, states: Sequence[tuple[object, int]], revision: int) -> None:
-    """Note that `revision` is the first snapshot that carries these rollouts, given as (id, the row's revision).
-
-    A rollout that has moved on since the snapshot was built is left alone: a later one will carry it.
-    """
-    for rollout_id, row_revision in states:
-        await session.execute(
-            update(RolloutRow)
-            .where(
-                RolloutRow.id == rollout_id,
-                RolloutRow.revision == row_revision,
-                RolloutRow.published_revision.is_(None),
-            )
-            .values(published_revision=revision)
-        )
 
 
 async def routers(session: AsyncSession) -> Sequence[RouterRow]:

@@ -1,0 +1,1 @@
+"""Ways to run model servers; `base.Deployer` is what all of them do."""

@@ -1,0 +1,66 @@
+"""A model someone else serves: an Open Inference Protocol (v2) endpoint named by `serving.endpoint`.
+
+Nothing is started or stopped here, and no digest can be verified: whoever runs the endpoint answers for what it serves.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import httpx
+
+from control_plane.adapters.deployers.base import Seen, Unit
+
+_LOOK_S = 1.5
+
+
+def endpoint(unit: Unit) -> tuple[str, str] | None:
+    """(base URL, the model's name there) if the version is served elsewhere, else None.
+
+    `serving.endpoint` is the server's URL, or the model's own: http://host/v2/models/other-name.
+    """
+    url = cast("Mapping[str, Any]", unit.config.get("serving") or {}).get("endpoint")
+    if not url:
+        return None
+    parts = urlsplit(str(url))
+    base, _, name = parts.path.partition("/v2/models/")
+    return f"{parts.scheme}://{parts.netloc}{base.rstrip('/')}", name.strip("/") or unit.model
+
+
+class ExternalDeployer:
+    def __init__(self) -> None:
+        self._client = httpx.AsyncClient(timeout=_LOOK_S, trust_env=False)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def deploy(self, unit: Unit) -> None:
+        """It runs already, or somebody else has to see to it."""
+
+    async def observe(self, unit: Unit) -> Seen:
+        found = endpoint(unit)
+        if found is None:
+            return Seen("failed", error=f"{unit.model} {unit.version} declares no serving.endpoint.")
+        base, name = found
+        try:
+            if (await self._client.get(f"{base}/v2/models/{name}/ready")).status_code != 200:
+                return Seen("starting", base)
+            answer: object = (await self._client.get(f"{base}/v2/models/{name}")).json()
+        except (httpx.HTTPError, ValueError):
+            return Seen("starting", base)
+        metadata = cast("Mapping[str, Any]", answer if isinstance(answer, dict) else {})
+        return Seen("ready", base, description=_described(metadata, unit))
+
+    async def retire(self, deployment_id: UUID) -> None:
+        """Not ours to stop."""
+
+    async def sweep(self, live: frozenset[UUID]) -> None:
+        """Not ours to stop."""
+
+
+def _described(metadata: Mapping[str, Any], unit: Unit) -> dict[str, object]:
+    """Feature names of the endpoint's own metadata or, where it gives none, of model.yaml."""
+    inputs = cast("list[Mapping[str, Any]]", metadata.get("inputs") or [])
+    features = [str(item["name"]) for item in inputs if "name" in item]
+    return {"features": features or list(cast("Mapping[str, Any]", unit.config.get("features") or {})), "oip": True}

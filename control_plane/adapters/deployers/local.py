@@ -1,0 +1,224 @@
+"""Model servers as child processes of this host's supervisor, on unix sockets.
+
+The deployer fetches and verifies the artifact, then leaves two files: the server's spec, and a wish in `run/wanted/`
+that the supervisor carries out for as long as the file is there. Nothing runs under the reconciler, so its death stops
+no model server.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import httpx
+
+from control_plane.adapters.deployers.base import Seen, Unit
+from control_plane.adapters.registry import Registry
+from control_plane.domain import registry as domain
+from control_plane.errors import InvalidInput
+
+_SOCKET_BYTES = 100  # the kernel holds 107
+_LOOK_S = 1.5
+_GRACE_S = 15
+_ABANDONED_S = 3_600  # a download this old was cut off by the death of its process
+_LOG_TAIL = 2_000  # characters of a dead server's log that go into its error
+
+
+class LocalDeployer:
+    """`home`: MLCP_HOME of the supervisor that reads `run/wanted/`."""
+
+    def __init__(self, home: Path, registry: Registry) -> None:
+        self._home = home
+        self._registry = registry
+        self._clients: dict[UUID, httpx.AsyncClient] = {}
+        self._fetching: dict[str, asyncio.Lock] = {}
+
+    async def aclose(self) -> None:
+        await asyncio.gather(*(client.aclose() for client in self._clients.values()))
+        self._clients.clear()
+
+    async def deploy(self, unit: Unit) -> None:
+        artifact = await self._artifact(unit)
+        await asyncio.to_thread(self._want, unit, artifact)
+
+    async def observe(self, unit: Unit) -> Seen:
+        if not self._wanted(unit.id).exists():
+            return Seen("absent")
+        socket, aux = sockets(self._home, unit.id)
+        address, aux_address = f"unix:{socket}", f"unix:{aux}"
+        ready = await self._get(unit.id, socket, "/ready")
+        if ready is None:
+            error = await asyncio.to_thread(self._given_up, unit)
+            return Seen("failed" if error else "starting", address, aux_address, error=error)
+        if ready.get("digest") != unit.digest:
+            error = f"The server of {unit.model} {unit.version} serves {ready.get('digest')}, not {unit.digest}."
+            return Seen("failed", address, aux_address, error=error)
+        description = await self._get(unit.id, socket, "/schema")
+        if description is None:  # it died in between
+            return Seen("starting", address, aux_address)
+        return Seen("ready", address, aux_address, description)
+
+    async def retire(self, deployment_id: UUID) -> None:
+        self._wanted(deployment_id).unlink(missing_ok=True)
+        if client := self._clients.pop(deployment_id, None):
+            await client.aclose()
+
+    async def sweep(self, live: frozenset[UUID]) -> None:
+        for file in (self._home / "run" / "wanted").glob("*.json"):
+            try:
+                deployment_id = UUID(file.stem)
+            except ValueError:
+                continue  # not ours
+            if deployment_id not in live:
+                await self.retire(deployment_id)
+        for abandoned in (self._home / "cache" / "artifacts").glob(".fetch-*"):
+            with contextlib.suppress(OSError):
+                if time.time() - abandoned.stat().st_mtime > _ABANDONED_S:
+                    await asyncio.to_thread(shutil.rmtree, abandoned)
+
+    async def _artifact(self, unit: Unit) -> Path:
+        """The verified tree on this host's disk, fetched if it is not there or not what it should be."""
+        folder = self._home / "cache" / "artifacts" / unit.digest.removeprefix("sha256:")
+        async with self._fetching.setdefault(unit.digest, asyncio.Lock()):
+            if folder.is_dir() and await asyncio.to_thread(_digest_of, folder) == unit.digest:
+                return folder
+            folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as temporary:
+                tree = Path(temporary) / "tree"
+                under = domain.NATIVE_FOLDER if unit.runtime == "native" else ""
+                files = await self._registry.download(unit.model, unit.version, tree, under=under)
+                found = domain.tree_digest(files) if files else "nothing"
+                if found != unit.digest:
+                    raise InvalidInput(
+                        f"The artifact of {unit.model} {unit.version} is not the one that was registered: "
+                        f"recorded {unit.digest}, found {found}.",
+                        expected=unit.digest,
+                        found=found,
+                    )
+                await asyncio.to_thread(_put, tree, folder)
+        return folder
+
+    def _want(self, unit: Unit, artifact: Path) -> None:
+        socket, aux = sockets(self._home, unit.id)
+        socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        serving = cast("Mapping[str, Any]", unit.config.get("serving") or {})
+        spec = {
+            "model": unit.model,
+            "version": unit.version,
+            "digest": unit.digest,
+            "artifact": str(artifact),
+            "runtime": unit.runtime,
+            "socket": str(socket),
+            "aux_socket": str(aux),
+            # A model nobody sized holds a whole Python environment per worker.
+            "workers": 1 if unit.inferred else int(serving.get("workers", 2)),
+            "threads": 1,
+            "metrics_dir": str(self._home / "run" / "metrics"),
+            "cache_dir": str(self._home / "cache" / "envs"),
+            "config": unit.config,
+            "requirements": None if unit.runtime == "native" else _requirements(artifact),
+            "inferred": unit.inferred,
+        }
+        file = self._home / "run" / "deployments" / str(unit.id) / "server.json"
+        _write(file, spec)
+        wish: dict[str, object] = {
+            "name": f"{unit.model}-{unit.version}-{unit.id.hex[-4:]}",
+            "argv": [sys.executable, "-m", "model_servers.launch", "--spec", str(file)],
+            "env": {},
+            "grace_s": _GRACE_S,
+            "port": None,
+            "socket": str(socket),
+        }
+        _write(self._wanted(unit.id), wish)
+
+    def _wanted(self, deployment_id: UUID) -> Path:
+        return self._home / "run" / "wanted" / f"{deployment_id}.json"
+
+    def _given_up(self, unit: Unit) -> str | None:
+        """Why the supervisor no longer starts it, None if it does. A supervisor that is away gives up nothing."""
+        try:
+            status = cast("Mapping[str, Any]", json.loads((self._home / "run" / "status.json").read_bytes()))
+            wish = json.loads(self._wanted(unit.id).read_bytes())
+        except (OSError, ValueError):
+            return None
+        for process in cast("list[Mapping[str, Any]]", status.get("processes") or []):
+            if process.get("name") == wish.get("name") and process.get("state") == "failed":
+                said = _tail(process.get("log"))
+                return f"The server ended with {process.get('last_exit')} at every start. Its last words: {said}"
+        return None
+
+    async def _get(self, deployment_id: UUID, socket: Path, path: str) -> Mapping[str, Any] | None:
+        """The JSON object a server answers with; None for anything but a 200."""
+        client = self._clients.get(deployment_id)
+        if client is None:
+            transport = httpx.AsyncHTTPTransport(uds=str(socket), verify=False)  # no TLS there
+            client = httpx.AsyncClient(transport=transport, base_url="http://server", timeout=_LOOK_S)
+            self._clients[deployment_id] = client
+        try:
+            response = await client.get(path)
+            answer: object = response.json() if response.status_code == 200 else None
+        except (httpx.HTTPError, ValueError):
+            return None
+        return cast("Mapping[str, Any]", answer) if isinstance(answer, dict) else None
+
+
+def sockets(home: Path, deployment_id: UUID) -> tuple[Path, Path]:
+    """The server's socket and its aux socket: in `run/s` or, where that path is too long, in a folder of TMPDIR.
+
+    The last hex digits name them: those of a UUIDv7's begin are its time, and two deployments may share that.
+    """
+    name = deployment_id.hex[-8:]
+    folder = home / "run" / "s"
+    if len(os.fsencode(folder / f"{name}.aux.sock")) > _SOCKET_BYTES:
+        folder = Path(tempfile.gettempdir()) / f"mlcp-{os.getuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:8]}"
+    return folder / f"{name}.sock", folder / f"{name}.aux.sock"
+
+
+def _digest_of(folder: Path) -> str | None:
+    files: list[tuple[str, str]] = []
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                files.append((path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()))
+    return domain.tree_digest(files) if files else None
+
+
+def _put(tree: Path, folder: Path) -> None:
+    """Move a verified tree to its place; what lies there, a damaged copy, goes first."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    tree.rename(folder)
+
+
+def _requirements(artifact: Path) -> list[str]:
+    """What the version needs, as MLflow logged it. Options (-r, --index-url) are not for a stranger to set."""
+    try:
+        lines = [line.partition(" #")[0].strip() for line in (artifact / "requirements.txt").read_text().splitlines()]
+    except OSError:
+        return []
+    return [line for line in lines if line and line[0] not in "#-"]
+
+
+def _tail(log: object) -> str:
+    try:
+        return Path(str(log)).read_text(errors="replace")[-_LOG_TAIL:].strip() or "none"
+    except OSError:
+        return "none"
+
+
+def _write(file: Path, content: Mapping[str, object]) -> None:
+    """Whole or not at all, for readers that may look at any moment."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = file.with_name(f".{file.name}.new")
+    temporary.write_text(json.dumps(content))
+    temporary.chmod(0o600)
+    temporary.replace(file)
