@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 log = logging.getLogger(__name__)
 
@@ -41,20 +41,37 @@ def read(folder: Path) -> Mapping[str, Wanted]:
     return found
 
 
-def parse(id: str, document: Any) -> Wanted:
+def parse(id: str, parsed: object) -> Wanted:
     """Raises ValueError, naming the member, for anything that does not fit."""
-    if not isinstance(document, dict):
+    if not isinstance(parsed, dict):
         raise ValueError("not a JSON object")
-    name, argv, env = document.get("name"), document.get("argv"), document.get("env", {})
-    grace, port, socket = document.get("grace_s", 15), document.get("port"), document.get("socket")
+    document = cast("dict[str, Any]", parsed)
+    name = document.get("name")
     if not (isinstance(name, str) and _NAME.fullmatch(name)):
         raise ValueError(f"name: {name!r}")
-    if not (isinstance(argv, list) and argv and all(isinstance(part, str) for part in argv)):
-        raise ValueError("argv: not a list of words")
-    if not (isinstance(env, dict) and all(isinstance(value, str) for value in env.values())):
-        raise ValueError("env: not an object of texts")
+    grace = document.get("grace_s", 15)
     if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= 600:
         raise ValueError(f"grace_s: {grace!r}")
+    port, socket = document.get("port"), document.get("socket")
     if not (port is None or isinstance(port, int)) or not (socket is None or isinstance(socket, str)):
         raise ValueError("port, socket: a number, a path or null")
-    return Wanted(id, name, tuple(argv), tuple(sorted(env.items())), float(grace), port, socket)
+    return Wanted(id, name, _words(document.get("argv")), _texts(document.get("env", {})), float(grace), port, socket)
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError("argv: not a list")
+    words = cast("list[object]", value)
+    texts = tuple(word for word in words if isinstance(word, str))
+    if not texts or len(texts) < len(words):
+        raise ValueError("argv: not a list of words")
+    return texts
+
+
+def _texts(value: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, dict):
+        raise ValueError("env: not an object")
+    texts = cast("dict[str, Any]", value)
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError("env: not an object of texts")
+    return tuple(sorted(texts.items()))

@@ -1,0 +1,231 @@
+"""Keeps the stack running: starts its processes in order, follows `run/wanted`, reports, and stops in reverse order."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from control_plane.embedded import leftovers, logs, processes, stack, status, wanted
+from control_plane.embedded.child import Child, Spec, State
+from control_plane.embedded.config import Config
+from control_plane.embedded.files import write_json
+from control_plane.embedded.layout import Layout
+from control_plane.embedded.processes import Memory
+from control_plane.embedded.status import Step
+from control_plane.embedded.wanted import Wanted
+
+log = logging.getLogger(__name__)
+
+_WANTED_EVERY_S = 0.1
+_WANTED_AGAIN_S = 2.0  # looked through again even when the folder seems unchanged
+_STATUS_EVERY_S = 2.0
+_STATUS_PAUSE_S = 0.1
+_MEMORY_EVERY_S = 15.0
+_STORES = ("redis", "postgres")
+# Stopping: the router drains while its model servers still answer, what uses the stores goes before the stores.
+_DRAIN_S, _REST_S, _STORES_S = 9.0, 12.0, 8.0  # then SIGKILL; below 30 s in all
+
+
+class Supervisor:
+    """One running stack: `run` once; `stop` may be called from a signal handler."""
+
+    def __init__(self, config: Config, layout: Layout, specs: Iterable[Spec], env: stack.Environments) -> None:
+        self._config, self._layout, self._env = config, layout, env
+        self._changed, self._ending = asyncio.Event(), asyncio.Event()
+        self._core = {spec.name: self._child(spec) for spec in specs}
+        lasting = tuple(name for name, child in self._core.items() if not child.spec.once)
+        self._bootstrap = self._child(stack.bootstrap(config, env, after=lasting))
+        self._models: dict[str, tuple[Wanted, Child]] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}  # by id() of the child
+        self._memory: dict[int, Memory] = {}  # by pid
+        self._error: str | None = None
+        self._started_at = time.time()
+        self._seen_wanted: tuple[int, float] = (-1, 0.0)
+
+    def stop(self) -> None:
+        self._ending.set()
+        self._changed.set()
+
+    async def run(self) -> int:
+        """Until `stop`, or until a process of the stack cannot be started at all. Returns the exit code."""
+        reporting = asyncio.ensure_future(self._report())
+        sampling = asyncio.ensure_future(self._sample())
+        following = asyncio.ensure_future(self._follow())
+        for child in (*self._core.values(), self._bootstrap):
+            self._start(child)
+        await self._ending.wait()
+        self._changed.set()
+        following.cancel()
+        await self._stop_all()
+        for task in (reporting, sampling):
+            task.cancel()
+        self._write()
+        return 1 if self._error else 0
+
+    def _child(self, spec: Spec, *, key: str | None = None) -> Child:
+        ready_file = self._layout.ready_file(key or spec.name)
+        return Child(spec, self._layout.log(spec.name), ready_file, changed=self._changed.set)
+
+    def _start(self, child: Child) -> None:
+        self._tasks[id(child)] = asyncio.ensure_future(self._life(child))
+
+    async def _life(self, child: Child) -> None:
+        for name in child.spec.after:
+            await self._core[name].ready.wait()
+        await child.run()
+        if child.state is State.FAILED:
+            said = " | ".join(logs.tail(child.log_path, 3))
+            if child is self._bootstrap:
+                self._error = _first_failure(self._bootstrap_steps()) or f"the first models are not served: {said}"
+                self._changed.set()
+            elif child.spec.name in self._core:
+                self._error = f"{child.spec.name} does not start ({child.log_path}): {said}"
+                self.stop()
+
+    # Model servers
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                self._reconcile_models()
+            except OSError:
+                log.exception("the wanted processes cannot be read")
+            await asyncio.sleep(_WANTED_EVERY_S)
+
+    def _reconcile_models(self) -> None:
+        now, changed = time.monotonic(), self._layout.wanted.stat().st_mtime_ns
+        if self._seen_wanted[0] == changed and now - self._seen_wanted[1] < _WANTED_AGAIN_S:
+            return
+        self._seen_wanted = (changed, now)
+        there = wanted.read(self._layout.wanted)
+        for id_, (was, child) in list(self._models.items()):
+            if there.get(id_) != was:
+                child.stop()
+                if self._tasks[id(child)].done():
+                    del self._tasks[id(child)], self._models[id_]
+                    self._changed.set()
+                else:
+                    self._seen_wanted = (-1, 0.0)  # look again soon: it is on its way out
+        for id_, now_wanted in there.items():
+            if id_ not in self._models:
+                child = self._child(stack.model_server(now_wanted, self._env), key=id_)
+                self._models[id_] = now_wanted, child
+                self._start(child)
+
+    # Reporting
+
+    async def _report(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), _STATUS_EVERY_S)
+            self._changed.clear()
+            self._write()
+            await asyncio.sleep(_STATUS_PAUSE_S)
+
+    def _write(self) -> None:
+        """A full disk must not stop the supervision: what cannot be written now is written later."""
+        try:
+            leftovers.record(self._layout, {child.spec.name: child.pid for child in self._children() if child.pid})
+            write_json(self._layout.status, self._document())
+        except OSError as error:
+            log.error("the status cannot be written: %s", error)
+
+    async def _sample(self) -> None:
+        while True:
+            pids = [os.getpid(), *(child.pid for child in self._children() if child.pid)]
+            self._memory = await asyncio.to_thread(_measure, pids)
+            for child in self._children():
+                logs.trim(child.log_path)
+            self._changed.set()
+            wait = _MEMORY_EVERY_S if self._state() == "ready" else 2.0
+            await asyncio.sleep(wait)
+
+    def _children(self) -> list[Child]:
+        return [*self._core.values(), *(child for _, child in self._models.values()), self._bootstrap]
+
+    def _state(self) -> str:
+        if self._error:
+            return "failed"
+        if self._ending.is_set():
+            return "stopping"
+        complete = self._bootstrap.ready.is_set() and all(child.ready.is_set() for child in self._core.values())
+        return "ready" if complete else "starting"
+
+    def _bootstrap_steps(self) -> list[Step]:
+        try:
+            document = cast("dict[str, Any]", json.loads(self._layout.bootstrap.read_bytes()))
+            return [Step(**step) for step in document["steps"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+
+    def _document(self) -> Mapping[str, Any]:
+        steps = [status.step_of(child) for child in self._core.values()] + self._bootstrap_steps()
+        shown = [child for child in (*self._core.values(), self._bootstrap) if not child.spec.once or child.pid]
+        rows = [self._supervisor_row(), *(status.process_row(child, self._memory_of(child)) for child in shown)]
+        rows += [status.process_row(child, self._memory_of(child), id=id_) for id_, (_, child) in self._models.items()]
+        known = [memory.pss_mb for memory in self._memory.values() if memory.pss_mb is not None]
+        return status.document(
+            supervisor_pid=os.getpid(),
+            state=self._state(),
+            waiting="" if self._state() == "ready" else status.waiting_for(self._children(), steps, now=time.time()),
+            steps=steps,
+            error=self._error,
+            urls={
+                "api": f"{self._config.api_url}/docs",
+                "predict": f"{self._config.router_url}/ml/<model>/predict",
+                "mlflow": self._config.mlflow_url,
+            },
+            rows=rows,
+            pss_mb=round(sum(known), 1) if known else None,
+        )
+
+    def _memory_of(self, child: Child) -> Memory | None:
+        return self._memory.get(child.pid) if child.pid else None
+
+    def _supervisor_row(self) -> Mapping[str, Any]:
+        memory = self._memory.get(os.getpid())
+        row: dict[str, Any] = {"name": "supervisor", "state": "ready", "pid": os.getpid(), "port": None, "socket": None}
+        row |= {"rss_mb": memory.rss_mb if memory else None, "pss_mb": memory.pss_mb if memory else None}
+        row |= {"started_at": self._started_at, "restarts": 0, "last_exit": None}
+        return row | {"log": str(self._layout.log("supervisor"))}
+
+    # Stopping
+
+    async def _stop_all(self) -> None:
+        first = [self._bootstrap, self._core["router"]] if "router" in self._core else [self._bootstrap]
+        last = [self._core[name] for name in _STORES if name in self._core]
+        rest = [child for child in self._children() if child not in first and child not in last]
+        await self._end(first, _DRAIN_S)
+        await self._end(rest, _REST_S)
+        await self._end(last, _STORES_S)
+
+    async def _end(self, children: list[Child], within_s: float) -> None:
+        tasks = [self._tasks[id(child)] for child in children if id(child) in self._tasks]
+        for child, task in zip(children, tasks, strict=True):
+            child.stop()
+            if child.pid is None and child.state is State.STOPPED:
+                task.cancel()  # it still waits for its turn to start
+        if tasks:
+            await asyncio.wait(tasks, timeout=within_s)
+        for child in children:
+            if child.pid:
+                log.error("%s did not end in time and is killed", child.spec.name)
+                processes.signal_group(child.pid, signal.SIGKILL)
+        if tasks:
+            await asyncio.wait(tasks, timeout=2)
+
+
+def _measure(pids: list[int]) -> dict[int, Memory]:
+    """Each pid with its descendants; the supervisor (first) without them."""
+    children_of = processes.children()
+    found = {pid: processes.memory(processes.tree(pid, children_of)) for pid in pids[1:]}
+    return {pids[0]: processes.memory(pids[:1]), **found}
+
+
+def _first_failure(steps: Iterable[Step]) -> str | None:
+    return next((f"{step.name}: {step.detail}" for step in steps if step.state == "failed"), None)
