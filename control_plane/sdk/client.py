@@ -1,48 +1,23 @@
 """The admin clients. Both hold the same calls; one returns their answers, the other awaits them."""
 
+from __future__ import annotations
+
 import asyncio
-import inspect
 import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import httpx
 
-from control_plane.contracts.rollouts import RolloutView
 from control_plane.domain.rollouts import TERMINAL, Phase
 from control_plane.errors import Conflict, DeadlineExceeded
 from control_plane.sdk import admin, config
-from control_plane.sdk.transport import AsyncTransport, Call, Patience, SyncTransport
+from control_plane.sdk.binding import coroutine, method
+from control_plane.sdk.transport import AsyncTransport, Patience, SyncTransport
 
-P = ParamSpec("P")
-T = TypeVar("T")
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _described(method: Method, build: Callable[..., Any]) -> Method:
-    """`method` under the name, documentation and parameters of `build`, so that help() and editors show them."""
-    given = inspect.signature(build)
-    answer = get_args(given.return_annotation)[0]  # the T of Call[T]
-    self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    method.__name__, method.__doc__ = build.__name__, build.__doc__
-    method.__signature__ = given.replace(parameters=[self, *given.parameters.values()], return_annotation=answer)  # type: ignore[attr-defined]
-    return method
-
-
-def _method(build: Callable[P, Call[T]]) -> "Callable[Concatenate[ControlPlane, P], T]":
-    def method(self: "ControlPlane", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.send(build(*args, **kwargs))
-
-    return _described(method, build)
-
-
-def _coroutine(build: Callable[P, Call[T]]) -> "Callable[Concatenate[AsyncControlPlane, P], Coroutine[Any, Any, T]]":
-    async def method(self: "AsyncControlPlane", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.send(build(*args, **kwargs))
-
-    return _described(method, build)
+if TYPE_CHECKING:
+    from control_plane.sdk.answers import RolloutView
 
 
 class ControlPlane(SyncTransport):
@@ -69,38 +44,38 @@ class ControlPlane(SyncTransport):
         base, secret = _where(url, key, home)
         super().__init__(base, secret, timeout_s=timeout_s, patience=patience, transport=transport)
 
-    health = _method(admin.health)
-    models = _method(admin.models)
-    model = _method(admin.model)
-    versions = _method(admin.versions)
-    version = _method(admin.version)
-    timeline = _method(admin.timeline)
-    performance = _method(admin.performance)
-    prediction = _method(admin.prediction)
-    promote = _method(admin.promote)
-    set_stage = _method(admin.set_stage)
-    rollback = _method(admin.rollback)
-    rollouts = _method(admin.rollouts)
-    rollout = _method(admin.rollout)
-    pause = _method(admin.pause)
-    resume = _method(admin.resume)
-    abort = _method(admin.abort)
-    complete = _method(admin.complete)
-    traffic = _method(admin.traffic)
-    set_traffic = _method(admin.set_traffic)
-    retrain = _method(admin.retrain)
-    jobs = _method(admin.jobs)
-    job = _method(admin.job)
-    job_logs = _method(admin.job_logs)
-    cancel_job = _method(admin.cancel_job)
-    outcomes = _method(admin.outcomes)
-    keys = _method(admin.keys)
-    create_key = _method(admin.create_key)
-    revoke_key = _method(admin.revoke_key)
-    rotate_key = _method(admin.rotate_key)
-    principals = _method(admin.principals)
-    audit = _method(admin.audit)
-    verify_audit = _method(admin.verify_audit)
+    health = method(admin.health)
+    models = method(admin.models)
+    model = method(admin.model)
+    versions = method(admin.versions)
+    version = method(admin.version)
+    timeline = method(admin.timeline)
+    performance = method(admin.performance)
+    prediction = method(admin.prediction)
+    promote = method(admin.promote)
+    set_stage = method(admin.set_stage)
+    rollback = method(admin.rollback)
+    rollouts = method(admin.rollouts)
+    rollout = method(admin.rollout)
+    pause = method(admin.pause)
+    resume = method(admin.resume)
+    abort = method(admin.abort)
+    complete = method(admin.complete)
+    traffic = method(admin.traffic)
+    set_traffic = method(admin.set_traffic)
+    retrain = method(admin.retrain)
+    jobs = method(admin.jobs)
+    job = method(admin.job)
+    job_logs = method(admin.job_logs)
+    cancel_job = method(admin.cancel_job)
+    outcomes = method(admin.outcomes)
+    keys = method(admin.keys)
+    create_key = method(admin.create_key)
+    revoke_key = method(admin.revoke_key)
+    rotate_key = method(admin.rotate_key)
+    principals = method(admin.principals)
+    audit = method(admin.audit)
+    verify_audit = method(admin.verify_audit)
 
     def wait_rollout(
         self, rollout_id: UUID | str, *, timeout_s: float = 120.0, poll_s: float = 0.1, aborted: bool = False
@@ -135,38 +110,38 @@ class AsyncControlPlane(AsyncTransport):
         base, secret = _where(url, key, home)
         super().__init__(base, secret, timeout_s=timeout_s, patience=patience, transport=transport)
 
-    health = _coroutine(admin.health)
-    models = _coroutine(admin.models)
-    model = _coroutine(admin.model)
-    versions = _coroutine(admin.versions)
-    version = _coroutine(admin.version)
-    timeline = _coroutine(admin.timeline)
-    performance = _coroutine(admin.performance)
-    prediction = _coroutine(admin.prediction)
-    promote = _coroutine(admin.promote)
-    set_stage = _coroutine(admin.set_stage)
-    rollback = _coroutine(admin.rollback)
-    rollouts = _coroutine(admin.rollouts)
-    rollout = _coroutine(admin.rollout)
-    pause = _coroutine(admin.pause)
-    resume = _coroutine(admin.resume)
-    abort = _coroutine(admin.abort)
-    complete = _coroutine(admin.complete)
-    traffic = _coroutine(admin.traffic)
-    set_traffic = _coroutine(admin.set_traffic)
-    retrain = _coroutine(admin.retrain)
-    jobs = _coroutine(admin.jobs)
-    job = _coroutine(admin.job)
-    job_logs = _coroutine(admin.job_logs)
-    cancel_job = _coroutine(admin.cancel_job)
-    outcomes = _coroutine(admin.outcomes)
-    keys = _coroutine(admin.keys)
-    create_key = _coroutine(admin.create_key)
-    revoke_key = _coroutine(admin.revoke_key)
-    rotate_key = _coroutine(admin.rotate_key)
-    principals = _coroutine(admin.principals)
-    audit = _coroutine(admin.audit)
-    verify_audit = _coroutine(admin.verify_audit)
+    health = coroutine(admin.health)
+    models = coroutine(admin.models)
+    model = coroutine(admin.model)
+    versions = coroutine(admin.versions)
+    version = coroutine(admin.version)
+    timeline = coroutine(admin.timeline)
+    performance = coroutine(admin.performance)
+    prediction = coroutine(admin.prediction)
+    promote = coroutine(admin.promote)
+    set_stage = coroutine(admin.set_stage)
+    rollback = coroutine(admin.rollback)
+    rollouts = coroutine(admin.rollouts)
+    rollout = coroutine(admin.rollout)
+    pause = coroutine(admin.pause)
+    resume = coroutine(admin.resume)
+    abort = coroutine(admin.abort)
+    complete = coroutine(admin.complete)
+    traffic = coroutine(admin.traffic)
+    set_traffic = coroutine(admin.set_traffic)
+    retrain = coroutine(admin.retrain)
+    jobs = coroutine(admin.jobs)
+    job = coroutine(admin.job)
+    job_logs = coroutine(admin.job_logs)
+    cancel_job = coroutine(admin.cancel_job)
+    outcomes = coroutine(admin.outcomes)
+    keys = coroutine(admin.keys)
+    create_key = coroutine(admin.create_key)
+    revoke_key = coroutine(admin.revoke_key)
+    rotate_key = coroutine(admin.rotate_key)
+    principals = coroutine(admin.principals)
+    audit = coroutine(admin.audit)
+    verify_audit = coroutine(admin.verify_audit)
 
     async def wait_rollout(
         self, rollout_id: UUID | str, *, timeout_s: float = 120.0, poll_s: float = 0.1, aborted: bool = False

@@ -1,24 +1,13 @@
 """From an answer that is an error, or from none at all, to the exception of `control_plane.errors` it stands for."""
 
+import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from control_plane import errors
 from control_plane.errors import ControlPlaneError, DeadlineExceeded, Unavailable
-
-
-class _Document(BaseModel):
-    """RFC 9457, as far as we read it; extension members stay in `model_extra`."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: str = "about:blank"
-    title: str = ""
-    detail: str = ""
-
 
 # For answers without a slug of ours: a proxy's page, a server of a later release.
 _BY_STATUS: dict[int, type[ControlPlaneError]] = {
@@ -42,17 +31,16 @@ def from_response(response: httpx.Response) -> ControlPlaneError:
 
     `extra` keeps every extension member (`reasons`, `trace_id`, ...) and the status as it came.
     """
-    try:
-        document = _Document.model_validate_json(response.content)
-    except ValidationError:
-        document = _Document()
-    slug = document.type.rsplit("/", 1)[-1]
+    document = _document(response)
+    slug = str(document.pop("type", "")).rsplit("/", 1)[-1]
     known = {error.type: error for error in _tree(ControlPlaneError)}
     error = known.get(slug) or _BY_STATUS.get(response.status_code, ControlPlaneError)
-    target = f"{response.request.method} {response.request.url.path}"
-    detail = document.detail or document.title or f"{target} was answered with status {response.status_code}."
-    extra: dict[str, Any] = {**(document.model_extra or {}), "status": response.status_code}
-    return error(detail, **extra)
+    title, detail = document.pop("title", None), document.pop("detail", None)
+    asked = f"{response.request.method} {response.request.url.path}"
+    return error(
+        str(detail or title or f"{asked} was answered with status {response.status_code}."),
+        **{**document, "status": response.status_code},
+    )
 
 
 def from_transport(exc: httpx.HTTPError, url: str) -> ControlPlaneError:
@@ -66,6 +54,15 @@ def reasons(error: ControlPlaneError) -> list[str]:
     """Every reason of a refusal, one sentence each; empty when the detail says it all."""
     given: list[object] = error.extra.get("reasons") or []
     return [str(reason) for reason in given]
+
+
+def _document(response: httpx.Response) -> dict[str, Any]:
+    """The RFC 9457 members; empty for an answer that is no such document."""
+    try:
+        found = json.loads(response.content)
+    except ValueError:
+        return {}
+    return cast(dict[str, Any], found) if isinstance(found, dict) else {}
 
 
 def _tree(root: type[ControlPlaneError]) -> Iterator[type[ControlPlaneError]]:

@@ -11,14 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
-from pydantic import TypeAdapter, ValidationError
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -30,7 +28,6 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from control_plane.errors import ControlPlaneError
 from control_plane.sdk import problems
 
 T = TypeVar("T")
@@ -40,19 +37,15 @@ _LONGEST_WAIT_S = 30.0  # a server that asks for more gets one last try after th
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """A request and the type of its answer.
-
-    `repeatable`: sending it twice does what sending it once does.
-    """
+    """A request whose answer is a T. `repeatable`: sending it twice does what sending it once does."""
 
     method: str
     path: str
-    answer: type[T]
     query: Mapping[str, str] = field(default_factory=dict[str, str])
     body: object = None  # JSON-ready
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     repeatable: bool = True
-    timeout_s: float | None = None  # longer than the client's own, for answers that take their time
+    timeout_s: float | None = None  # instead of the client's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,41 +62,17 @@ def path(*parts: object) -> str:
     return "".join(f"/{quote(str(part), safe='')}" for part in parts)
 
 
-def read(path: str, answer: type[T], **query: object) -> Call[T]:
+def read(path: str, **query: object) -> Call[Any]:
     """A GET; parameters that are None are left out."""
-    return Call("GET", path, answer, query=_query(query))
+    return Call("GET", path, query={name: _text(value) for name, value in query.items() if value is not None})
 
 
-def write(
-    method: str, path: str, answer: type[T], body: object, *, key: str | None = None, match: str | None = None
-) -> Call[T]:
+def write(method: str, path: str, body: object, *, key: str | None = None, match: str | None = None) -> Call[Any]:
     """A change under an Idempotency-Key, made here unless the caller brings one; `match` becomes If-Match."""
     headers = {"Idempotency-Key": key or uuid4().hex}
     if match is not None:
         headers["If-Match"] = match
-    return Call(method, path, answer, body=body, headers=headers)
-
-
-def parse(call: Call[T], response: httpx.Response) -> T:
-    """The typed answer.
-
-    Raises:
-        ControlPlaneError: the answer is a problem document, or does not fit the contract.
-    """
-    if response.status_code >= 400:
-        raise problems.from_response(response)
-    kind: Any = call.answer
-    try:
-        answer: T = _adapter(kind).validate_json(response.content or b"null")
-        return answer
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ControlPlaneError(
-            f"{call.method} {call.path} was answered with something this release does not understand: "
-            f"{where}: {first['msg']}",
-            status=response.status_code,
-        ) from exc
+    return Call(method, path, body=body, headers=headers)
 
 
 class SyncTransport:
@@ -115,13 +84,14 @@ class SyncTransport:
         self._url, self._patience = url, patience
         self._http = httpx.Client(base_url=url, headers=_headers(key), timeout=timeout_s, transport=transport)
 
-    def send(self, call: Call[T]) -> T:
+    def exchange(self, call: Call[Any]) -> httpx.Response:
+        """The answer to `call`, a success. Raises the ControlPlaneError the server, or its silence, stands for."""
         try:
             retrying = Retrying(**_policy(call, self._patience))
             response: httpx.Response = retrying(self._http.request, **_arguments(call))
         except httpx.HTTPError as exc:
             raise problems.from_transport(exc, self._url) from exc
-        return parse(call, response)
+        return _success(response)
 
     def close(self) -> None:
         self._http.close()
@@ -154,13 +124,14 @@ class AsyncTransport:
             base_url=url, headers=_headers(key), timeout=timeout_s, transport=transport, limits=limits
         )
 
-    async def send(self, call: Call[T]) -> T:
+    async def exchange(self, call: Call[Any]) -> httpx.Response:
+        """As `SyncTransport.exchange`."""
         try:
             retrying = AsyncRetrying(**_policy(call, self._patience))
             response: httpx.Response = await retrying(self._http.request, **_arguments(call))
         except httpx.HTTPError as exc:
             raise problems.from_transport(exc, self._url) from exc
-        return parse(call, response)
+        return _success(response)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -174,17 +145,14 @@ class AsyncTransport:
         await self.close()
 
 
-@lru_cache(maxsize=256)
-def _adapter(answer: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(answer)
-
-
 def _headers(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}", "Accept": "application/json"}
 
 
-def _query(given: Mapping[str, object]) -> dict[str, str]:
-    return {name: _text(value) for name, value in given.items() if value is not None}
+def _success(response: httpx.Response) -> httpx.Response:
+    if response.status_code >= 400:
+        raise problems.from_response(response)
+    return response
 
 
 def _text(value: object) -> str:

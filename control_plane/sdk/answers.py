@@ -1,0 +1,45 @@
+"""The types of the control plane's answers, in one place to import them from.
+
+Nothing imports this module before there is an answer to read: building pydantic's models takes longer than many a
+request, and a rollback should be on its way before that.
+"""
+
+from control_plane.contracts.audit import AuditVerification, AuditView
+from control_plane.contracts.base import Page
+from control_plane.contracts.health import HealthView
+from control_plane.contracts.jobs import JobLogs, JobView
+from control_plane.contracts.keys import KeyCreated, KeyView, PrincipalView
+from control_plane.contracts.models import (
+    ModelView,
+    PerformanceView,
+    PredictionView,
+    TimelineView,
+    TrafficView,
+    VersionDetail,
+    VersionView,
+)
+from control_plane.contracts.outcomes import OutcomesAccepted, OutcomeSpec
+from control_plane.contracts.rollouts import RolloutView, StageChangeView
+
+__all__ = [
+    "AuditVerification",
+    "AuditView",
+    "HealthView",
+    "JobLogs",
+    "JobView",
+    "KeyCreated",
+    "KeyView",
+    "ModelView",
+    "OutcomeSpec",
+    "OutcomesAccepted",
+    "Page",
+    "PerformanceView",
+    "PredictionView",
+    "PrincipalView",
+    "RolloutView",
+    "StageChangeView",
+    "TimelineView",
+    "TrafficView",
+    "VersionDetail",
+    "VersionView",
+]
