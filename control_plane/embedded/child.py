@@ -43,7 +43,8 @@ class Spec:
     prepare: Callable[[], None] | None = None  # before every start, in a thread
     ready: Callable[[], Awaitable[bool]] | None = None  # None: the process writes the file MLCP_READY_FILE names
     ready_within_s: float | None = 120.0  # else it is killed and started again; None: it may take its time
-    tries: int | None = 5  # failed starts before it has ever been ready, after which it is given up; None: never
+    tries: int = 5  # failed starts in a row before it has ever been ready: then it counts as FAILED
+    gives_up: bool = True  # and is not started again; False: tried on, at the longest delay
     once: bool = False  # runs to its end; exit code 0 is its readiness
     port: int | None = None
     socket: str | None = None
@@ -82,12 +83,11 @@ class Child:
             if healthy_s >= HEALTHY_S:
                 delay = FIRST_DELAY_S
             failures += 1
-            if not self.ready.is_set() and self.spec.tries is not None and failures >= self.spec.tries:
+            self._now(State.BACKOFF if self.ready.is_set() or failures < self.spec.tries else State.FAILED)
+            if self.state is State.FAILED and self.spec.gives_up:
                 log.error("%s is given up after %s failed starts", self.spec.name, failures)
-                self._now(State.FAILED)
                 return
             log.warning("%s ended (%s); next start in %.1f s", self.spec.name, self.last_exit, delay)
-            self._now(State.BACKOFF)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), delay)
             delay = min(2 * delay, LONGEST_DELAY_S)
@@ -97,7 +97,8 @@ class Child:
     async def _live(self) -> float:
         """One life, from start to the end of the whole process group. Returns for how many seconds it was ready."""
         ready_at: float | None = None
-        self._now(State.STARTING)
+        if self.state is not State.FAILED:  # which lasts until it is ready
+            self._now(State.STARTING)
         try:
             if self.spec.prepare:
                 await asyncio.to_thread(self.spec.prepare)

@@ -137,13 +137,13 @@ def bootstrap(config: Config, env: Environments, after: tuple[str, ...]) -> Spec
 
 
 def model_server(wanted: Wanted, env: Environments) -> Spec:
-    """Never given up: the deployer decides when a deployment has failed. Making an environment may take minutes."""
+    """Never given up: what has failed shows as such, and the deployer decides. An environment may take minutes."""
     return Spec(
         name=wanted.name,
         argv=wanted.argv,
         env={**env.base, **dict(wanted.env)},
         ready_within_s=None,
-        tries=None,
+        gives_up=False,
         port=wanted.port,
         socket=wanted.socket,
         grace_s=wanted.grace_s,
