@@ -6,14 +6,11 @@ no model server.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import os
-import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -21,33 +18,30 @@ from uuid import UUID
 
 import httpx
 
+from control_plane.adapters.artifacts import ArtifactCache
 from control_plane.adapters.deployers.base import Seen, Unit
-from control_plane.adapters.registry import Registry
-from control_plane.domain import registry as domain
-from control_plane.errors import InvalidInput
 
 _SOCKET_BYTES = 100  # the kernel holds 107
 _LOOK_S = 1.5
 _GRACE_S = 15
-_ABANDONED_S = 3_600  # a download this old was cut off by the death of its process
 _LOG_TAIL = 2_000  # characters of a dead server's log that go into its error
 
 
 class LocalDeployer:
     """`home`: MLCP_HOME of the supervisor that reads `run/wanted/`."""
 
-    def __init__(self, home: Path, registry: Registry) -> None:
+    def __init__(self, home: Path, artifacts: ArtifactCache) -> None:
         self._home = home
-        self._registry = registry
+        self._artifacts = artifacts
         self._clients: dict[UUID, httpx.AsyncClient] = {}
-        self._fetching: dict[str, asyncio.Lock] = {}
 
     async def aclose(self) -> None:
         await asyncio.gather(*(client.aclose() for client in self._clients.values()))
         self._clients.clear()
 
     async def deploy(self, unit: Unit) -> None:
-        artifact = await self._artifact(unit)
+        native = unit.runtime == "native"
+        artifact = await self._artifacts.get(unit.model, unit.version, unit.digest, native=native)
         await asyncio.to_thread(self._want, unit, artifact)
 
     async def observe(self, unit: Unit) -> Seen:
@@ -80,32 +74,7 @@ class LocalDeployer:
                 continue  # not ours
             if deployment_id not in live:
                 await self.retire(deployment_id)
-        for abandoned in (self._home / "cache" / "artifacts").glob(".fetch-*"):
-            with contextlib.suppress(OSError):
-                if time.time() - abandoned.stat().st_mtime > _ABANDONED_S:
-                    await asyncio.to_thread(shutil.rmtree, abandoned)
-
-    async def _artifact(self, unit: Unit) -> Path:
-        """The verified tree on this host's disk, fetched if it is not there or not what it should be."""
-        folder = self._home / "cache" / "artifacts" / unit.digest.removeprefix("sha256:")
-        async with self._fetching.setdefault(unit.digest, asyncio.Lock()):
-            if folder.is_dir() and await asyncio.to_thread(_digest_of, folder) == unit.digest:
-                return folder
-            folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as temporary:
-                tree = Path(temporary) / "tree"
-                under = domain.NATIVE_FOLDER if unit.runtime == "native" else ""
-                files = await self._registry.download(unit.model, unit.version, tree, under=under)
-                found = domain.tree_digest(files) if files else "nothing"
-                if found != unit.digest:
-                    raise InvalidInput(
-                        f"The artifact of {unit.model} {unit.version} is not the one that was registered: "
-                        f"recorded {unit.digest}, found {found}.",
-                        expected=unit.digest,
-                        found=found,
-                    )
-                await asyncio.to_thread(_put, tree, folder)
-        return folder
+        await self._artifacts.tidy()
 
     def _want(self, unit: Unit, artifact: Path) -> None:
         socket, aux = sockets(self._home, unit.id)
@@ -181,22 +150,6 @@ def sockets(home: Path, deployment_id: UUID) -> tuple[Path, Path]:
     if len(os.fsencode(folder / f"{name}.aux.sock")) > _SOCKET_BYTES:
         folder = Path(tempfile.gettempdir()) / f"mlcp-{os.getuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:8]}"
     return folder / f"{name}.sock", folder / f"{name}.aux.sock"
-
-
-def _digest_of(folder: Path) -> str | None:
-    files: list[tuple[str, str]] = []
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                files.append((path.relative_to(folder).as_posix(), hashlib.file_digest(file, "sha256").hexdigest()))
-    return domain.tree_digest(files) if files else None
-
-
-def _put(tree: Path, folder: Path) -> None:
-    """Move a verified tree to its place; what lies there, a damaged copy, goes first."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    tree.rename(folder)
 
 
 def _requirements(artifact: Path) -> list[str]:
