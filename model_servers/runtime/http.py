@@ -1,0 +1,449 @@
+"""HTTP/1.1 over an accepted socket: as much of it as routers, probes and curl need, and no more.
+
+httptools parses; a complete request is handed to its route in the same event-loop callback, and `Request.respond` writes
+head and body in one call. No task, no future and no queue stands between a request and its row: that is worth several
+times the throughput of an ASGI server here (docs/adr/0012). Chunked bodies, pipelining, `Expect: 100-continue` and
+HTTP/1.0 work; upgrades and trailers are ignored.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Final, cast
+
+import httptools
+
+from model_servers.runtime import problems
+from model_servers.runtime.problems import Refused
+
+JSON: Final = b"application/json"
+_MAX_HEAD: Final = 65_536  # bytes of request line and headers
+_MAX_PIPELINED: Final = 64  # requests read ahead on one connection
+_LINGER_S: Final = 5.0  # after a refusal the rest of the body is read and dropped this long, so that the answer arrives
+_HIGH_WATER: Final = 262_144  # bytes of a streamed body held before the sender is made to wait
+
+
+class Request:
+    """One request, and the way to answer it: `respond` exactly once, now or later."""
+
+    __slots__ = (
+        "_connection",
+        "_keep_alive",
+        "accept",
+        "body",
+        "content_type",
+        "expects_continue",
+        "finished",
+        "length",
+        "method",
+        "path",
+        "route",
+        "siblings",
+        "stream",
+    )
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+        self._keep_alive = True
+        self.method = b""
+        self.path = b""
+        self.body = b""
+        self.length = 0  # declared, 0 when chunked
+        self.siblings = b""
+        self.content_type = b""
+        self.accept = b""
+        self.expects_continue = False
+        self.finished = False  # the body is here
+        self.route: Route | None = None
+        self.stream: Incoming | None = None
+
+    def respond(self, status: int, body: bytes, content_type: bytes = JSON) -> None:
+        self._connection.answer(self, head(status, len(body), content_type, self._keep_alive) + body)
+
+    def refuse(self, refused: Refused) -> None:
+        """A problem document; where the body has not been read, the connection ends after it."""
+        if not self.finished:
+            self._keep_alive = False
+        self.respond(refused.status, refused.body(), problems.CONTENT_TYPE)
+
+    def close_after(self) -> None:
+        """This answer is the connection's last."""
+        self._keep_alive = False
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._keep_alive
+
+    @property
+    def gone(self) -> bool:
+        """The client has hung up."""
+        return self._connection.closed
+
+    def start(self, status: int, content_type: bytes) -> "Outgoing":
+        """Begin a streamed answer."""
+        return Outgoing(self, self._connection, status, content_type)
+
+
+class Route:
+    """`handle` is called when the body is complete; with `streams`, as soon as the head is."""
+
+    __slots__ = ("handle", "max_body", "streams")
+
+    def __init__(self, handle: Callable[[Request], None], max_body: int = 65_536, *, streams: bool = False) -> None:
+        self.handle = handle
+        self.max_body = max_body
+        self.streams = streams
+
+
+Routes = Mapping[bytes, Mapping[bytes, Route]]  # path, method
+
+
+class Incoming:
+    """A body that is read piece by piece; the sender is held back while nobody reads."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._pieces: deque[bytes] = deque()
+        self._held = 0
+        self._arrived = asyncio.Event()
+        self._ended = False
+        self._broken = False
+
+    def feed(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._held += len(piece)
+        if self._held > _HIGH_WATER:
+            self._transport.pause_reading()
+        self._arrived.set()
+
+    def end(self, *, broken: bool = False) -> None:
+        self._ended, self._broken = True, broken
+        self._arrived.set()
+
+    async def read(self) -> bytes:
+        """The next piece; b"" at the end. Raises ConnectionError when the sender left before it."""
+        while not self._pieces:
+            if self._broken:
+                raise ConnectionError("the sender left in the middle of its body")
+            if self._ended:
+                return b""
+            self._arrived.clear()
+            await self._arrived.wait()
+        piece = self._pieces.popleft()
+        self._held -= len(piece)
+        if self._held <= _HIGH_WATER // 2 and not self._transport.is_closing():
+            self._transport.resume_reading()
+        return piece
+
+
+class Outgoing:
+    """An answer written piece by piece in chunked encoding; `write` waits while the client does not read."""
+
+    def __init__(self, request: Request, connection: "Connection", status: int, content_type: bytes) -> None:
+        self._request, self._connection = request, connection
+        connection.write(
+            b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n%b\r\n"
+            % (status, HTTPStatus(status).phrase.encode(), content_type, _connection(request.keep_alive))
+        )
+
+    async def write(self, piece: bytes) -> None:
+        """Raises ConnectionError once the client has hung up."""
+        if piece:
+            self._connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            await self._connection.drained()
+
+    def end(self) -> None:
+        self._connection.answer(self._request, b"0\r\n\r\n")
+
+    def abort(self) -> None:
+        """Cut the connection: an answer that cannot be finished must not look finished."""
+        self._connection.abort(self._request)
+
+
+def _connection(keep_alive: bool) -> bytes:  # noqa: FBT001
+    return b"" if keep_alive else b"connection: close\r\n"
+
+
+def head(status: int, length: int, content_type: bytes, keep_alive: bool) -> bytes:  # noqa: FBT001
+    if status == 200 and keep_alive and content_type is JSON:
+        return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % length
+    retry = b"retry-after: 1\r\n" if status == 503 else b""
+    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
+        status,
+        HTTPStatus(status).phrase.encode(),
+        content_type,
+        length,
+        retry,
+        _connection(keep_alive),
+    )
+
+
+class Listener:
+    """What all connections of one listening socket share."""
+
+    def __init__(self, routes: Routes, *, crashed: Callable[[Request, Exception], Refused]) -> None:
+        """`crashed` logs an exception a route let through and says what to answer."""
+        self.routes = routes
+        self.crashed = crashed
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.served = 0  # requests dispatched so far
+        self.on_change: Callable[[int], None] | None = None
+
+    def opened(self, connection: "Connection") -> None:
+        self.connections.add(connection)
+        if self.on_change:
+            self.on_change(len(self.connections))
+
+    def lost(self, connection: "Connection") -> None:
+        self.connections.discard(connection)
+        if self.on_change:
+            self.on_change(len(self.connections))
+
+    @property
+    def busy(self) -> bool:
+        """A request is being read or answered."""
+        return any(connection.busy for connection in self.connections)
+
+
+class Connection(asyncio.Protocol):
+    __slots__ = (
+        "_answering",
+        "_blocked",
+        "_discarding",
+        "_head_bytes",
+        "_listener",
+        "_parser",
+        "_pieces",
+        "_queue",
+        "_reading",
+        "_size",
+        "_transport",
+        "_url",
+        "closed",
+    )
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._parser = httptools.HttpRequestParser(self)
+        self._reading: Request | None = None
+        self._answering: Request | None = None
+        self._queue: deque[Request] = deque()
+        self._head_bytes = 0
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._discarding = False
+        self._blocked: asyncio.Future[None] | None = None
+        self.closed = False
+
+    @property
+    def busy(self) -> bool:
+        return self._answering is not None or self._reading is not None or bool(self._queue)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._listener.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._listener.lost(self)
+        if self._reading and self._reading.stream:
+            self._reading.stream.end(broken=True)
+        self._answering = self._reading = None
+        self._queue.clear()
+        self.resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        if self._discarding:
+            return
+        if self._reading is None or not self._reading.path:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._discarding = True  # the request itself was read and is answered; what follows is another protocol
+        except httptools.HttpParserError:
+            self._unparsable(400, "The request is not HTTP/1.1.")
+        else:
+            if self._reading is not None and not self._reading.path and self._head_bytes > _MAX_HEAD:
+                self._unparsable(431, f"At most {_MAX_HEAD} bytes of headers are read.")
+
+    def pause_writing(self) -> None:
+        if self._blocked is None:
+            self._blocked = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        if self._blocked and not self._blocked.done():
+            self._blocked.set_result(None)
+        self._blocked = None
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        self._reading = Request(self)
+        self._url = b""
+        self._pieces = []
+        self._size = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        request = self._reading
+        if request is None:
+            return
+        match name.lower():
+            case b"content-length":
+                request.length = int(value)
+            case b"x-mlcp-siblings":
+                request.siblings = value
+            case b"content-type":
+                request.content_type = value.partition(b";")[0].strip().lower()
+            case b"accept":
+                request.accept = value.lower()
+            case b"expect":
+                request.expects_continue = value.lower() == b"100-continue"
+
+    def on_headers_complete(self) -> None:
+        request = self._reading
+        if request is None:
+            return
+        self._head_bytes = 0
+        request.method = self._parser.get_method()
+        request.path = self._url.partition(b"?")[0] or b"/"
+        if not self._parser.should_keep_alive() or self._parser.should_upgrade():
+            request.close_after()
+        methods = self._listener.routes.get(request.path)
+        route = methods.get(request.method) if methods else None
+        if methods is None or route is None:
+            return  # refused when its turn comes, after the body
+        request.route = route
+        if request.length > route.max_body and not route.streams:
+            self._too_large(request, route.max_body)
+            return
+        if request.expects_continue:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if route.streams:
+            request.stream = Incoming(self._transport)
+            self._complete(request)
+
+    def on_body(self, body: bytes) -> None:
+        request = self._reading
+        if request is None:
+            return
+        if request.stream:
+            request.stream.feed(body)
+            return
+        limit = request.route.max_body if request.route else _MAX_HEAD
+        self._size += len(body)
+        if self._size > limit:
+            self._too_large(request, limit)
+        else:
+            self._pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        request, self._reading = self._reading, None
+        if request is None:
+            return
+        request.finished = True
+        if request.stream:
+            request.stream.end()
+        else:
+            pieces = self._pieces
+            request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._complete(request)
+
+    # requests, one after the other
+
+    def _complete(self, request: Request) -> None:
+        if self._answering is None:
+            self._dispatch(request)
+            return
+        self._queue.append(request)
+        if len(self._queue) >= _MAX_PIPELINED:
+            self._transport.pause_reading()
+
+    def _dispatch(self, request: Request) -> None:
+        listener = self._listener
+        listener.served += 1
+        self._answering = request
+        if listener.draining:
+            request.close_after()
+        route = request.route
+        if route is None:
+            request.refuse(self._no_route(request))
+            return
+        try:
+            route.handle(request)
+        except Refused as refused:
+            request.refuse(refused)
+        except Exception as exc:  # noqa: BLE001  (one request may fail; the worker may not)
+            request.refuse(listener.crashed(request, exc))
+
+    def _no_route(self, request: Request) -> Refused:
+        methods = self._listener.routes.get(request.path)
+        if methods is None:
+            return problems.not_found(request.path.decode("ascii", "replace"))
+        return problems.wrong_method(request.method.decode("ascii"), [name.decode() for name in methods])
+
+    def answer(self, request: Request, data: bytes) -> None:
+        """Write the (rest of the) answer to `request` and turn to the next one."""
+        if self._answering is not request:
+            return  # the client has left, or the request was answered before
+        self._transport.write(data)
+        self._answering = None
+        if not (request.keep_alive and request.finished):
+            self._close(unread=not request.finished)
+        elif self._queue:
+            self._transport.resume_reading()
+            self._dispatch(self._queue.popleft())
+
+    def write(self, data: bytes) -> None:
+        if not self.closed:
+            self._transport.write(data)
+
+    async def drained(self) -> None:
+        """Raises ConnectionError when the client is gone."""
+        if self._blocked:
+            await self._blocked
+        if self.closed:
+            raise ConnectionError("the client has hung up")
+
+    def abort(self, request: Request) -> None:
+        if self._answering is request and not self.closed:
+            self._transport.abort()
+
+    def close_if_idle(self) -> None:
+        if not self.busy and not self.closed:
+            self._transport.close()
+
+    # refusals that end the connection
+
+    def _too_large(self, request: Request, limit: int) -> None:
+        self._reading = None
+        self._discarding = True
+        request.route = Route(lambda refused: refused.refuse(problems.too_large(limit)))
+        self._complete(request)
+
+    def _unparsable(self, status: int, detail: str) -> None:
+        self._reading = None
+        self._discarding = True
+        slug = "malformed-request" if status == 400 else "headers-too-large"
+        refused = Refused(status, slug, HTTPStatus(status).phrase, detail)
+        request = Request(self)
+        request.route = Route(lambda broken: broken.refuse(refused))
+        self._complete(request)
+
+    def _close(self, *, unread: bool) -> None:
+        """With bytes of the client still unread, closing at once would reset the connection under our answer."""
+        self._discarding = True
+        self._queue.clear()
+        if not unread:
+            self._transport.close()
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        asyncio.get_running_loop().call_later(_LINGER_S, self._transport.close)
