@@ -61,6 +61,8 @@ def complain(error: errors.ControlPlaneError) -> None:
     console = stderr()
     console.print(Text.assemble((f"{error.title}. ", "bold red"), error.detail))
     for reason in error.extra.get("reasons") or ():
+        if reason == error.detail:
+            continue
         console.print(Text(f"  - {reason}"))
     if trace := error.extra.get("trace_id"):
         console.print(Text(f"  trace {trace}", "dim"))
@@ -69,13 +71,13 @@ def complain(error: errors.ControlPlaneError) -> None:
 def stdout() -> "Console":
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def stderr() -> "Console":
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def say(line: str) -> None:

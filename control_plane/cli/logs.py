@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, cast
 
 import typer
 
@@ -84,7 +84,7 @@ def _print(line: str, as_json: bool, console: Any) -> None:
     elif as_json:
         console.out(line, highlight=False)
     else:
-        console.print(Text.assemble(*_words(event)), soft_wrap=True)
+        console.print(Text.assemble(*_words(cast(dict[str, Any], event))), soft_wrap=True)
 
 
 def _words(event: dict[str, Any]) -> list[tuple[str, str]]:

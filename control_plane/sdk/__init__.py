@@ -8,13 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from control_plane.sdk.client import AsyncControlPlane, ControlPlane
+    from control_plane.sdk.predictions import AsyncPredictionClient, Prediction, PredictionClient, Predictions
+    from control_plane.sdk.transport import Patience
 
-__all__ = ["AsyncControlPlane", "ControlPlane"]
+__all__ = [
+    "AsyncControlPlane",
+    "AsyncPredictionClient",
+    "ControlPlane",
+    "Patience",
+    "Prediction",
+    "PredictionClient",
+    "Predictions",
+]
 
-_MODULES = {"AsyncControlPlane": "client", "ControlPlane": "client"}
+_MODULES = {
+    "client": ("AsyncControlPlane", "ControlPlane"),
+    "predictions": ("AsyncPredictionClient", "Prediction", "PredictionClient", "Predictions"),
+    "transport": ("Patience",),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

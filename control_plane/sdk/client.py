@@ -40,9 +40,10 @@ class ControlPlane(SyncTransport):
         timeout_s: float = 30.0,
         patience: Patience = Patience(),  # noqa: B008  (frozen)
         transport: httpx.BaseTransport | None = None,
+        program: str = "sdk",
     ) -> None:
         base, secret = _where(url, key, home)
-        super().__init__(base, secret, timeout_s=timeout_s, patience=patience, transport=transport)
+        super().__init__(base, secret, timeout_s=timeout_s, patience=patience, transport=transport, program=program)
 
     health = method(admin.health)
     models = method(admin.models)
@@ -106,9 +107,10 @@ class AsyncControlPlane(AsyncTransport):
         timeout_s: float = 30.0,
         patience: Patience = Patience(),  # noqa: B008  (frozen)
         transport: httpx.AsyncBaseTransport | None = None,
+        program: str = "sdk",
     ) -> None:
         base, secret = _where(url, key, home)
-        super().__init__(base, secret, timeout_s=timeout_s, patience=patience, transport=transport)
+        super().__init__(base, secret, timeout_s=timeout_s, patience=patience, transport=transport, program=program)
 
     health = coroutine(admin.health)
     models = coroutine(admin.models)

@@ -8,34 +8,37 @@
 Code that takes a `Predictions` is tested with `control_plane.sdk.testing.FakePredictions`.
 """
 
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Protocol
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
 from uuid import UUID
 
+import httpx
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from control_plane.contracts.outcomes import OutcomesAccepted
-from control_plane.sdk.transport import Patience
+from control_plane.sdk import config
+from control_plane.sdk.binding import coroutine, method
+from control_plane.sdk.transport import AsyncTransport, Call, Patience, SyncTransport, path, read
 
 # One more try, soon: whoever waits for a prediction would rather have an error than a late answer.
 QUICK = Patience(attempts=2, budget_s=2.0, first_wait_s=0.05)
 
 
-class Prediction(BaseModel):
-    """A model's answer. `output` is what its problem says: a probability, a label, a value."""
+class Answer(BaseModel):
+    """What a model said about one row. `output` is what its problem says: a probability, a label, a value."""
 
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True)
 
-    prediction_id: str  # name it when you report the outcome
-    model: str
-    model_version: str
-    variant: str | None = None  # stable | candidate | baseline; None: pinned, or no unit_id to assign by
     output: JsonValue = None
     decision: str | None = None  # the word model.yaml declares for what to do
     threshold: float | None = None  # the probability from which `decision` says yes
     reasons: list[str] = []  # in words, where the model explains itself
-    logged: bool = True  # False: answered, but the record could not be kept
 
     @property
     def probability(self) -> float | None:
@@ -58,6 +61,26 @@ class Prediction(BaseModel):
         return self.output.get(name) if isinstance(self.output, dict) else None
 
 
+class Prediction(Answer):
+    """A logged answer."""
+
+    prediction_id: str  # name it when you report the outcome
+    model: str
+    model_version: str
+    variant: str | None = None  # stable | candidate | baseline; None: pinned, or no unit_id to assign by
+    logged: bool = True  # False: answered, but the record could not be kept
+
+
+class Batch(BaseModel):
+    """Answers of one version to many rows, in their order."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    version: str
+    predictions: list[Answer]
+
+
 class Predictions(Protocol):
     """What product code should ask for: `PredictionClient` in production, `FakePredictions` in its tests."""
 
@@ -76,3 +99,143 @@ class Predictions(Protocol):
         currency: str | None = None,
         observed_at: datetime | None = None,
     ) -> OutcomesAccepted: ...
+
+
+def predict(
+    model: str,
+    features: Mapping[str, object],
+    *,
+    unit_id: str | None = None,
+    request_id: str | None = None,
+    model_version: str | None = None,
+) -> Call[Prediction]:
+    """Ask the model for one answer.
+
+    `unit_id` (a customer, a card) keeps whoever it names with one variant of a rollout. `request_id` is your own name
+    for the request; it is made here when left out, so that the two records of one request sent twice are recognised.
+    `model_version` pins a version or alias, which needs the scope predict:pin.
+
+    Raises:
+        InvalidInput: `extra["reasons"]` names every feature that does not fit.
+        Unavailable, Overloaded, DeadlineExceeded: no model server could answer in time.
+    """
+    body = {"features": dict(features), "request_id": request_id or secrets.token_hex(8)}
+    body |= {"unit_id": unit_id} if unit_id is not None else {}
+    body |= {"model_version": model_version} if model_version is not None else {}
+    return predict_body(model, body)
+
+
+def predict_body(model: str, body: Mapping[str, object]) -> Call[Prediction]:
+    """As `predict`, from a whole body such as `example` returns."""
+    return Call("POST", path("ml", model, "predict"), body=dict(body))
+
+
+def batch(model: str, rows: Sequence[Mapping[str, object]], *, timeout_s: float = 60.0) -> Call[Batch]:
+    """Ask the model about many rows at once. All are answered or none; not logged one by one."""
+    body = {"rows": [dict(row) for row in rows]}
+    return Call("POST", path("ml", model, "batch_predict"), body=body, timeout_s=timeout_s)
+
+
+def explain(model: str, body: Mapping[str, object]) -> Call[dict[str, Any]]:
+    """Why the model answers as it does: each feature's contribution."""
+    return Call("POST", path("ml", model, "explain"), body=dict(body), timeout_s=30.0)
+
+
+def example(model: str) -> Call[dict[str, Any]]:
+    """A valid body for `predict_body`."""
+    return read(path("ml", model, "example"))
+
+
+def outcome(
+    model: str,
+    value: float | bool | str,
+    *,
+    prediction_id: UUID | str | None = None,
+    unit_id: str | None = None,
+    name: str = "label",
+    currency: str | None = None,
+    observed_at: datetime | None = None,
+) -> Call[OutcomesAccepted]:
+    """Report what really happened to one prediction, or to one customer.
+
+    `name` is "label" for the truth of the target, else a business metric. A correction is a further outcome: the
+    latest `observed_at` (aware; None: now) wins.
+    """
+    given = {"prediction_id": prediction_id, "unit_id": unit_id, "currency": currency}
+    report = {"name": name, "value": value, "observed_at": (observed_at or datetime.now(UTC)).isoformat()}
+    return outcomes(model, [report | {field: str(it) for field, it in given.items() if it is not None}])
+
+
+def outcomes(model: str, reports: Sequence[Mapping[str, object]]) -> Call[OutcomesAccepted]:
+    """Report many at once, each with the members of `outcome`. Sent twice, they are stored once."""
+    body = [{"outcome_id": _uuid7(), **report} for report in reports]
+    return Call("POST", path("ml", model, "outcomes"), body=body, timeout_s=30.0)
+
+
+class PredictionClient(SyncTransport):
+    """The data plane, for a product service. Thread-safe; make one and keep it.
+
+    Left out, `url` and `key` come from MLCP_ROUTER_URL and MLCP_PREDICT_KEY, else from `home` (MLCP_HOME).
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        home: str | Path | None = None,
+        timeout_s: float = 2.0,
+        patience: Patience = QUICK,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        base, secret = _where(url, key, home)
+        super().__init__(base, secret, timeout_s=timeout_s, patience=patience, transport=transport)
+
+    predict = method(predict)
+    predict_body = method(predict_body)
+    batch = method(batch)
+    explain = method(explain)
+    example = method(example)
+    outcome = method(outcome)
+    outcomes = method(outcomes)
+
+
+class AsyncPredictionClient(AsyncTransport):
+    """`PredictionClient` for asyncio."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        home: str | Path | None = None,
+        timeout_s: float = 2.0,
+        patience: Patience = QUICK,
+        transport: httpx.AsyncBaseTransport | None = None,
+        connections: int = 100,
+    ) -> None:
+        base, secret = _where(url, key, home)
+        super().__init__(
+            base, secret, timeout_s=timeout_s, patience=patience, transport=transport, connections=connections
+        )
+
+    predict = coroutine(predict)
+    predict_body = coroutine(predict_body)
+    batch = coroutine(batch)
+    explain = coroutine(explain)
+    example = coroutine(example)
+    outcome = coroutine(outcome)
+    outcomes = coroutine(outcomes)
+
+
+def _where(url: str | None, key: str | None, home: str | Path | None) -> tuple[str, str]:
+    folder = config.home(home)
+    secret = config.key(key, variable="MLCP_PREDICT_KEY", folder=folder, name="predictor")
+    return config.router_url(url, folder=folder), secret
+
+
+def _uuid7() -> str:
+    """An id that carries its time of birth: what is sent twice under it is stored once."""
+    milliseconds = time.time_ns() // 1_000_000
+    bits = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
+    return str(UUID(int=bits))

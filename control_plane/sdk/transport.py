@@ -79,10 +79,17 @@ class SyncTransport:
     """A pool of connections to one server. Close it, or use it as a context manager."""
 
     def __init__(
-        self, url: str, key: str, *, timeout_s: float, patience: Patience, transport: httpx.BaseTransport | None = None
+        self,
+        url: str,
+        key: str,
+        *,
+        timeout_s: float,
+        patience: Patience,
+        transport: httpx.BaseTransport | None = None,
+        program: str = "sdk",
     ) -> None:
         self._url, self._patience = url, patience
-        self._http = httpx.Client(base_url=url, headers=_headers(key), timeout=timeout_s, transport=transport)
+        self._http = httpx.Client(base_url=url, headers=_headers(key, program), timeout=timeout_s, transport=transport)
 
     def exchange(self, call: Call[Any]) -> httpx.Response:
         """The answer to `call`, a success. Raises the ControlPlaneError the server, or its silence, stands for."""
@@ -117,11 +124,12 @@ class AsyncTransport:
         patience: Patience,
         transport: httpx.AsyncBaseTransport | None = None,
         connections: int = 100,
+        program: str = "sdk",
     ) -> None:
         self._url, self._patience = url, patience
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._http = httpx.AsyncClient(
-            base_url=url, headers=_headers(key), timeout=timeout_s, transport=transport, limits=limits
+            base_url=url, headers=_headers(key, program), timeout=timeout_s, transport=transport, limits=limits
         )
 
     async def exchange(self, call: Call[Any]) -> httpx.Response:
@@ -145,8 +153,8 @@ class AsyncTransport:
         await self.close()
 
 
-def _headers(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}", "Accept": "application/json"}
+def _headers(key: str, program: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}", "Accept": "application/json", "User-Agent": f"mlcp-{program}"}
 
 
 def _success(response: httpx.Response) -> httpx.Response:

@@ -1,0 +1,101 @@
+"""`mlcp audit | keys | why`: who did what, who may, and how it came to this."""
+
+from typing import Annotated
+
+import typer
+
+from control_plane.cli import connect
+from control_plane.cli.console import Commands, Json, Limit, Reason, ago, moment, show, table
+from control_plane.errors import ControlPlaneError
+
+KeyId = Annotated[str, typer.Argument(help="The key's id.", metavar="ID")]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(cls=Commands, no_args_is_help=True, help="The audit chain.")
+    group.command(name="list")(list_audit)
+    group.command()(verify)
+    app.add_typer(group, name="audit")
+    keys = typer.Typer(cls=Commands, no_args_is_help=True, help="API keys: by person and role.")
+    keys.command(name="list")(list_keys)
+    keys.command()(create)
+    keys.command()(revoke)
+    keys.command()(rotate)
+    app.add_typer(keys, name="keys")
+
+
+def list_audit(
+    object: Annotated[str | None, typer.Option("--object", help="Only what was done to this.")] = None,
+    action: Annotated[str | None, typer.Option("--action", help="Only this action.")] = None,
+    limit: Limit = 20,
+    as_json: Json = False,
+) -> None:
+    """Links of the chain, newest first."""
+    with connect.admin() as cp:
+        found = cp.audit(object=object, action=action, limit=limit).items
+    rows = [
+        (row.seq, moment(row.at), row.actor.person, row.action, row.object, "; ".join(row.reasons)) for row in found
+    ]
+    show(found, as_json, table(["#seq", "at (UTC)", "who", "action", "on", "why"], rows))
+
+
+def verify(as_json: Json = False) -> None:
+    """Walk the whole chain and compare every hash."""
+    with connect.admin() as cp:
+        found = cp.verify_audit()
+    whole = f"{found.links} links, each follows the one before it; head {found.head_seq} {found.head_hash[:16]}..."
+    show(found, as_json, whole if found.ok else f"Broken at link {found.first_bad} of {found.links}.")
+    if not found.ok:
+        raise ControlPlaneError(f"The audit chain does not hold: link {found.first_bad} is not what was written.")
+
+
+def list_keys(as_json: Json = False) -> None:
+    """Keys, never their secrets."""
+    with connect.admin() as cp:
+        found = cp.keys().items
+    columns = ["id", "person", "role", "models", "prefix", "used", "state"]
+    rows = [
+        (
+            key.id,
+            key.person,
+            key.role,
+            ", ".join(key.models),
+            key.prefix,
+            ago(key.last_used_at),
+            "revoked" if key.revoked_at else "valid",
+        )
+        for key in found
+    ]
+    show(found, as_json, table(columns, rows))
+
+
+def create(
+    person: Annotated[str, typer.Argument(help="A person, or a product service.")],
+    role: Annotated[str, typer.Option("--role", help="viewer, operator, approver, admin, auditor or predictor.")],
+    reason: Reason,
+    models: Annotated[list[str] | None, typer.Option("--models", help="Pattern of models; repeatable.")] = None,
+    scopes: Annotated[list[str] | None, typer.Option("--scope", help="predict, predict:pin; repeatable.")] = None,
+    days: Annotated[int | None, typer.Option("--days", help="Valid for so many days.", min=1)] = None,
+    as_json: Json = False,
+) -> None:
+    """A new key. Its secret is shown this once."""
+    expires = None if days is None else days * 86_400
+    with connect.admin() as cp:
+        made = cp.create_key(
+            person, role, models=models or ["*"], scopes=scopes or [], expires_in_s=expires, reason=reason
+        )
+    show(made, as_json, f"{made.role} key {made.id} for {made.person}; shown this once:", made.secret)
+
+
+def revoke(key: KeyId, reason: Reason, as_json: Json = False) -> None:
+    """Make a key useless."""
+    with connect.admin() as cp:
+        gone = cp.revoke_key(key, reason=reason)
+    show(gone, as_json, f"The key {gone.prefix}... of {gone.person} is revoked.")
+
+
+def rotate(key: KeyId, reason: Reason, as_json: Json = False) -> None:
+    """A new key in place of an old one. Its secret is shown this once."""
+    with connect.admin() as cp:
+        made = cp.rotate_key(key, reason=reason)
+    show(made, as_json, f"{made.role} key {made.id} for {made.person}; shown this once:", made.secret)

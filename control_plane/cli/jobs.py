@@ -1,0 +1,106 @@
+"""`mlcp retrain | jobs`: work the worker does in the background."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from control_plane.cli import connect
+from control_plane.cli.console import Commands, Json, Limit, Model, Reason, ago, show, table
+from control_plane.errors import ControlPlaneError
+
+if TYPE_CHECKING:
+    from control_plane.sdk import ControlPlane
+    from control_plane.sdk.answers import JobView
+
+JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="ID")]
+_ENDED = frozenset({"succeeded", "failed", "cancelled"})
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(retrain)
+    group = typer.Typer(cls=Commands, no_args_is_help=True, help="Background jobs.")
+    group.command(name="list")(list_jobs)
+    group.command(name="show")(show_job)
+    group.command(name="logs")(job_logs)
+    group.command()(cancel)
+    app.add_typer(group, name="jobs")
+
+
+def retrain(
+    model: Model,
+    reason: Reason,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of everything random.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="A file on the worker's host.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the job has ended.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Have the worker train a new version of MODEL."""
+    with connect.admin() as cp:
+        job = cp.retrain(model, seed=seed, data=data, reason=reason)
+        while wait and job.state not in _ENDED:
+            time.sleep(0.5)
+            job = cp.job(job.id)
+    show(job, as_json, *_described(job))
+    if wait and job.state != "succeeded":
+        raise ControlPlaneError(f"The job {job.state}: {job.error or 'no reason given'}.")
+
+
+def list_jobs(
+    model: Annotated[str | None, typer.Argument(help="Of this model only.")] = None,
+    limit: Limit = 20,
+    as_json: Json = False,
+) -> None:
+    """Jobs, newest first."""
+    with connect.admin() as cp:
+        found = cp.jobs(model=model, limit=limit).items
+    rows = [(job.id, job.kind, job.model, job.state, job.created_by, ago(job.created_at)) for job in found]
+    show(found, as_json, table(["id", "kind", "model", "state", "by", "age"], rows))
+
+
+def show_job(job: JobId, as_json: Json = False) -> None:
+    """One job: where it is, and what came of it."""
+    with connect.admin() as cp:
+        found = cp.job(job)
+    show(found, as_json, *_described(found))
+
+
+def job_logs(
+    job: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What the job wrote."""
+    with connect.admin() as cp:
+        if as_json:
+            show(cp.job_logs(job), True)
+        else:
+            _print_logs(cp, job, follow)
+
+
+def cancel(job: JobId, reason: Reason, as_json: Json = False) -> None:
+    """Ask the worker to stop the job."""
+    with connect.admin() as cp:
+        found = cp.cancel_job(job, reason=reason)
+    show(found, as_json, *_described(found))
+
+
+def _print_logs(cp: "ControlPlane", job: str, follow: bool) -> None:
+    offset = 0
+    while True:
+        piece = cp.job_logs(job, offset=offset)
+        if piece.text:
+            typer.echo(piece.text, nl=False)
+        elif piece.complete or not follow:
+            return
+        else:
+            time.sleep(0.5)
+        offset = piece.next
+
+
+def _described(job: "JobView") -> list[str]:
+    lines = [f"Job        {job.id}", f"What       {job.kind} {job.model or ''}, wanted by {job.created_by}"]
+    lines += [f"State      {job.state}", f"Age        {ago(job.created_at)}"]
+    lines += [f"Progress   {name}: {value}" for name, value in job.progress.items()]
+    lines += [f"Result     {name}: {value}" for name, value in (job.result or {}).items()]
+    return [*lines, f"Error      {job.error}"] if job.error else lines

@@ -1,0 +1,101 @@
+"""`mlcp models | versions | timeline | performance`: what is registered, and who answers customers."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from control_plane.cli import connect
+from control_plane.cli.console import Json, Model, ago, moment, show, table
+from control_plane.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from control_plane.sdk.answers import VersionView
+
+AsOf = Annotated[str | None, typer.Option("--as-of", help="A moment, ISO 8601; no zone means UTC.", metavar="TIME")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(models)
+    app.command()(versions)
+    app.command()(timeline)
+    app.command()(performance)
+
+
+def models(as_json: Json = False) -> None:
+    """Registered models and who is Production of each."""
+    with connect.admin() as cp:
+        found = cp.models().items
+    columns = ["model", "problem", "production", "previous", "staging", "newest", "rollout"]
+    rows = [
+        (
+            model.name,
+            model.problem,
+            model.production_version,
+            model.previous_version,
+            model.staging_version,
+            model.newest_version,
+            "open" if model.open_rollout else None,
+        )
+        for model in found
+    ]
+    show(found, as_json, table(columns, rows))
+
+
+def versions(model: Model, as_json: Json = False) -> None:
+    """Versions of MODEL, newest first."""
+    with connect.admin() as cp:
+        found = cp.versions(model).items
+    columns = ["version", "stage", "since", "semver", "metric", "#value", "server", "digest"]
+    show(found, as_json, table(columns, (_version(version) for version in found)))
+
+
+def timeline(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
+    """Who was Production of MODEL, when, by whom and why."""
+    with connect.admin() as cp:
+        found = cp.timeline(model, as_of=None if as_of is None else _moment(as_of))
+    production = found.production_version or "no version"
+    columns = ["at (UTC)", "version", "to", "by", "why"]
+    rows = [(moment(e.at), e.version, e.to_stage, e.actor, e.reason) for e in found.events]
+    head = f"At {moment(found.as_of)} UTC {production} was Production of {model}."
+    show(found, as_json, head, "", table(columns, rows))
+
+
+def performance(
+    model: Model,
+    period: Annotated[str, typer.Option("--period", help="How far back: 15m, 24h, 7d.")] = "24h",
+    as_json: Json = False,
+) -> None:
+    """How the versions of MODEL did: requests, latency, and quality where the truth is known."""
+    with connect.admin() as cp:
+        found = cp.performance(model, period=period)
+    columns = ["version", "#requests", "#failures", "#p95 ms", "#labelled", "#accuracy", "#precision", "#recall"]
+    rows = [
+        (v.version, v.predictions, v.failures, v.latency_ms_p95, v.labelled, v.accuracy, v.precision, v.recall)
+        for v in found.versions
+    ]
+    show(found, as_json, table(columns, rows), *([f"Note: {found.note}"] if found.note else []))
+
+
+def _version(version: "VersionView") -> tuple[object, ...]:
+    server = version.deployment.state if version.deployment else None
+    digest = (version.digest or "").removeprefix("sha256:")[:8]
+    since = ago(version.stage_since)
+    return (
+        version.version,
+        "gone" if version.deleted_at else version.stage,
+        since,
+        version.semver,
+        version.metric,
+        version.metric_value,
+        server,
+        digest,
+    )
+
+
+def _moment(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise InvalidInput(f"{text!r} is no time such as 2026-11-20T14:00 or 2026-11-20T14:00+01:00.") from exc
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
