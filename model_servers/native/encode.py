@@ -1,6 +1,7 @@
-"""Feature values -> the matrix a scorer reads. Two ways in, one result: rows (requests) and columns (batches)."""
+"""Feature values -> the numbers a scorer reads. Two ways in, one result: rows (requests) and columns (batches)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,83 +9,135 @@ from numpy.typing import NDArray
 
 from model_servers.native.manifest import Column, Feature
 
-Matrix = NDArray[np.floating[Any]]
 Row = Sequence[object]  # values in manifest feature order, None for null
 Columns = Sequence[NDArray[Any]]  # one array per feature: floats with NaN for null, or objects with None for null
+UNSEEN = -1  # in `codes`: neither a known value nor a known null
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    feature: int
+    column: int  # the first of its columns
+    fill: float
+    knots: tuple[float, ...]
+    null: bool
+    positions: dict[object, float] | None  # ordinal: value -> position
 
 
 class Encoder:
     """Lookups made once from the manifest, so that a row costs a few dictionary reads and one array.
 
-    Holds no buffers: any number of threads may encode at once.
+    Numbers and one-hot codes are kept apart: a linear model adds the weights of the codes without ever building the
+    zeros; trees ask for the whole matrix. Holds no buffers, so any number of threads may encode at once.
     """
 
-    def __init__(
-        self, features: Sequence[Feature], columns: Sequence[Column], dtype: type[np.float32 | np.float64]
-    ) -> None:
+    def __init__(self, features: Sequence[Feature], columns: Sequence[Column]) -> None:
         position = {feature.name: i for i, feature in enumerate(features)}
-        self._dtype: np.dtype[np.floating[Any]] = np.dtype(dtype)
-        self._numbers: list[tuple[int, int, float]] = []  # feature, column, fill
-        self._nulls: list[tuple[int, int]] = []  # feature, column of "is null"
+        self._numbers: list[_Number] = []
         self._codes: list[tuple[int, dict[object, int]]] = []  # feature, value -> column
-        self._ordinals: list[tuple[int, int, dict[object, float]]] = []  # feature, column, value -> position
         self.sources: list[int] = []  # of each column: the feature it comes from
+        self.numeric: list[int] = []  # the columns `numbers` returns, in its order
         at = 0
         for column in columns:
             i = position[column.feature]
+            fill = np.nan if column.fill is None else column.fill
             match column.op:
                 case "number":
-                    self._numbers.append((i, at, np.nan if column.fill is None else column.fill))
-                    if column.null:
-                        self._nulls.append((i, at + 1))
+                    self._numbers.append(_Number(i, at, fill, column.knots, column.null, None))
+                    self.numeric += range(at, at + column.width)
+                case "ordinal":
+                    positions: dict[object, float] = {value: float(k) for k, value in enumerate(column.values)}
+                    self._numbers.append(_Number(i, at, fill, (), False, positions))
+                    self.numeric.append(at)
                 case "onehot":
                     codes: dict[object, int] = {value: at + k for k, value in enumerate(column.values)}
                     if column.null:
                         codes[None] = at + len(column.values)
                     self._codes.append((i, codes))
-                case "ordinal":
-                    self._ordinals.append((i, at, {value: float(k) for k, value in enumerate(column.values)}))
             self.sources += [i] * column.width
             at += column.width
         self.width = at
-        plain = [i for i, _, _ in self._numbers] == list(range(len(features)))
-        self._plain = plain and at == len(features) and all(np.isnan(fill) for _, _, fill in self._numbers)
+        self.coded = [i for i, _ in self._codes]  # the features `codes` returns, in its order
+        self._plain = [n.feature for n in self._numbers] == list(range(at)) == list(range(len(features))) and all(
+            np.isnan(n.fill) and n.positions is None for n in self._numbers
+        )
 
-    def rows(self, rows: Sequence[Row]) -> Matrix:
-        """(n, width). A value of the wrong type raises TypeError or ValueError: callers validate first."""
+    def numbers(self, rows: Sequence[Row]) -> NDArray[np.float64]:
+        """(n, len(numeric)). A value of the wrong type raises TypeError or ValueError: callers validate first."""
         if self._plain:  # numpy reads None as NaN
-            return np.array(rows, dtype=self._dtype).reshape(len(rows), self.width)
-        return np.array([self._row(row) for row in rows], dtype=self._dtype).reshape(len(rows), self.width)
+            return np.array(rows, dtype=np.float64).reshape(len(rows), self.width)
+        return np.array([self._row(row) for row in rows], dtype=np.float64).reshape(len(rows), len(self.numeric))
+
+    def codes(self, rows: Sequence[Row]) -> NDArray[np.int64]:
+        """(n, len(coded)): for each one-hot feature the column that is 1, or UNSEEN."""
+        found = [[codes.get(row[i], UNSEEN) for i, codes in self._codes] for row in rows]
+        return np.array(found, dtype=np.int64).reshape(len(rows), len(self._codes))
+
+    def matrix(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+        """(n, width), C-contiguous: what tree ensembles read."""
+        if self._plain:
+            return np.array(rows, dtype=np.float32).reshape(len(rows), self.width)
+        out = np.zeros((len(rows), self.width), dtype=np.float32)
+        for line, row in zip(out, rows, strict=True):
+            line[self.numeric] = self._row(row)
+            for i, codes in self._codes:
+                if (code := codes.get(row[i])) is not None:
+                    line[code] = 1.0
+        return out
 
     def _row(self, row: Row) -> list[Any]:
-        out: list[Any] = [0.0] * self.width
-        for i, at, fill in self._numbers:
-            value = row[i]
-            out[at] = fill if value is None or value != value else value
-        for i, at in self._nulls:
-            value = row[i]
-            out[at] = 1.0 if value is None or value != value else 0.0
-        for i, codes in self._codes:
-            code = codes.get(row[i])
-            if code is not None:
-                out[code] = 1.0
-        for i, at, positions in self._ordinals:
-            out[at] = positions.get(row[i], np.nan)
+        out: list[Any] = []
+        for number in self._numbers:
+            value: Any = row[number.feature]
+            if number.positions is not None:
+                out.append(number.positions.get(value, number.fill))
+                continue
+            missing = value is None or value != value
+            x = number.fill if missing else float(value)
+            out.append(x)
+            if number.knots:
+                out += [x - knot if x > knot else 0.0 for knot in number.knots]
+            if number.null:
+                out.append(missing)
         return out
 
-    def columns(self, columns: Columns) -> Matrix:
-        """The same matrix from whole columns; nothing is copied row by row."""
-        size = len(columns[0]) if columns else 0
-        out = np.zeros((size, self.width), dtype=self._dtype)
-        for i, at, fill in self._numbers:
-            values = np.asarray(columns[i], dtype=np.float64)
-            out[:, at] = values if np.isnan(fill) else np.where(np.isnan(values), fill, values)
-        for i, at in self._nulls:
-            out[:, at] = np.isnan(np.asarray(columns[i], dtype=np.float64))
-        for i, codes in self._codes:
-            found = np.array([codes.get(value, -1) for value in columns[i].tolist()], dtype=np.int64)
-            known = np.flatnonzero(found >= 0)
-            out[known, found[known]] = 1.0
-        for i, at, positions in self._ordinals:
-            out[:, at] = [positions.get(value, np.nan) for value in columns[i].tolist()]
+    def column_numbers(self, columns: Columns) -> NDArray[np.float64]:
+        """`numbers` of whole columns; nothing is copied row by row."""
+        out = np.empty((_size(columns), len(self.numeric)), dtype=np.float64)
+        at = 0
+        for number in self._numbers:
+            if number.positions is not None:
+                get = number.positions.get
+                out[:, at] = [get(value, number.fill) for value in columns[number.feature].tolist()]
+                at += 1
+                continue
+            values = np.asarray(columns[number.feature], dtype=np.float64)
+            missing = np.isnan(values)
+            filled = values if np.isnan(number.fill) else np.where(missing, number.fill, values)
+            out[:, at] = filled
+            at += 1
+            for knot in number.knots:
+                out[:, at] = np.maximum(filled - knot, 0.0)
+                at += 1
+            if number.null:
+                out[:, at] = missing
+                at += 1
         return out
+
+    def column_codes(self, columns: Columns) -> NDArray[np.int64]:
+        out = np.empty((_size(columns), len(self._codes)), dtype=np.int64)
+        for at, (i, codes) in enumerate(self._codes):
+            out[:, at] = [codes.get(value, UNSEEN) for value in columns[i].tolist()]
+        return out
+
+    def column_matrix(self, columns: Columns) -> NDArray[np.float32]:
+        out = np.zeros((_size(columns), self.width), dtype=np.float32)
+        out[:, self.numeric] = self.column_numbers(columns)
+        for codes in self.column_codes(columns).T:
+            known = np.flatnonzero(codes != UNSEEN)
+            out[known, codes[known]] = 1.0
+        return out
+
+
+def _size(columns: Columns) -> int:
+    return len(columns[0]) if columns else 0

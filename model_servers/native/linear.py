@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,8 @@ from numpy.typing import NDArray
 from model_servers.native.encode import Columns, Encoder, Row
 from model_servers.native.manifest import Manifest
 from model_servers.native.text import TextScorer
+
+_Floats = NDArray[np.float64]
 
 
 class LinearScorer:
@@ -21,10 +22,12 @@ class LinearScorer:
     """
 
     def __init__(self, manifest: Manifest, folder: Path) -> None:
+        self._encoder = Encoder(manifest.features, manifest.columns)
+        self._features = len(manifest.features)
         with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
-            self._weights: NDArray[np.float64] = arrays["weights"].astype(np.float64)
-            self._bias: NDArray[np.float64] = arrays["bias"].astype(np.float64)
-            self._centre: NDArray[np.float64] = arrays["centre"].astype(np.float64)
+            weights: _Floats = arrays["weights"].astype(np.float64).reshape(self._encoder.width, manifest.outputs)
+            self._bias: _Floats = arrays["bias"].astype(np.float64).reshape(manifest.outputs)
+            self._centre: _Floats = arrays["centre"].astype(np.float64).reshape(self._features, manifest.outputs)
             position = {feature.name: i for i, feature in enumerate(manifest.features)}
             self._text: list[tuple[int, TextScorer]] = []
             for number, block in enumerate(manifest.text):
@@ -32,32 +35,41 @@ class LinearScorer:
                 vocabulary = {gram: i for i, gram in enumerate(grams)}
                 scorer = TextScorer(block, vocabulary, arrays[f"idf_{number}"], arrays[f"weights_{number}"])
                 self._text.append((position[block.feature], scorer))
-        self._encoder = Encoder(manifest.features, manifest.columns, np.float64)
-        self._sources = np.array(self._encoder.sources, dtype=np.int64)
+        self._numeric: _Floats = np.ascontiguousarray(weights[self._encoder.numeric])
+        self._coded: _Floats = np.vstack([weights, np.zeros((1, manifest.outputs))])  # the last row: unseen
+        self._sources = [self._encoder.sources[column] for column in self._encoder.numeric]
 
-    def rows(self, rows: Sequence[Row]) -> NDArray[np.float64]:
+    def rows(self, rows: Sequence[Row]) -> _Floats:
         """(n, outputs) margins."""
-        margins: NDArray[np.float64] = self._encoder.rows(rows) @ self._weights
-        margins += self._bias
+        margins = self._dense(self._encoder.numbers(rows), self._encoder.codes(rows))
         for feature, scorer in self._text:
             scorer.add([row[feature] for row in rows], margins)
         return margins
 
-    def columns(self, columns: Columns) -> NDArray[np.float64]:
-        margins: NDArray[np.float64] = self._encoder.columns(columns) @ self._weights
-        margins += self._bias
+    def columns(self, columns: Columns) -> _Floats:
+        margins = self._dense(self._encoder.column_numbers(columns), self._encoder.column_codes(columns))
         for feature, scorer in self._text:
             scorer.add(columns[feature].tolist(), margins)
         return margins
 
-    def contributions(self, rows: Sequence[Row], outputs: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def contributions(self, rows: Sequence[Row], outputs: NDArray[np.int64]) -> tuple[_Floats, _Floats]:
         """Against the average training row, in margin units: (n, features) and the bias (n,) for each row's output."""
-        matrix = self._encoder.rows(rows)
-        values = np.zeros((len(rows), len(self._centre)))
-        np.add.at(values.T, self._sources, (matrix * self._weights[:, outputs].T).T)
+        every = np.arange(len(rows))
+        values = np.zeros((self._features, len(rows)))
+        shares = self._encoder.numbers(rows) * self._numeric[:, outputs].T
+        np.add.at(values, self._sources, shares.T)
+        for at, feature in enumerate(self._encoder.coded):
+            values[feature] += self._coded[self._encoder.codes(rows)[:, at], outputs]
         for feature, scorer in self._text:
-            shares = np.zeros((len(rows), len(self._bias)))
-            scorer.add([row[feature] for row in rows], shares)
-            values[:, feature] += shares[np.arange(len(rows)), outputs]
-        centre = self._centre[:, outputs].T
-        return values - centre, self._bias[outputs] + centre.sum(axis=1)
+            text = np.zeros((len(rows), len(self._bias)))
+            scorer.add([row[feature] for row in rows], text)
+            values[feature] += text[every, outputs]
+        centre = self._centre[:, outputs]
+        return (values - centre).T, self._bias[outputs] + centre.sum(axis=0)
+
+    def _dense(self, numbers: _Floats, codes: NDArray[np.int64]) -> _Floats:
+        margins: _Floats = numbers @ self._numeric
+        margins += self._bias
+        if codes.shape[1]:
+            margins += self._coded[codes].sum(axis=1)
+        return margins

@@ -33,7 +33,8 @@ class Feature:
 class Column:
     """How one feature becomes columns of the matrix the scorer reads.
 
-    number   one column; null becomes `fill`, or NaN where `fill` is None; `null` adds a 0/1 column "is null"
+    number   the value x, then max(0, x - k) per knot k (a piecewise linear effect); null becomes `fill`, or NaN where
+             `fill` is None; `null` adds a 0/1 column "was null"
     onehot   one 0/1 column per value of `values`; `null` adds one for null; unseen values are all zeros
     ordinal  one column: the value's position in `values`; null and unseen are NaN
     """
@@ -41,12 +42,19 @@ class Column:
     feature: str
     op: Op
     values: tuple[str, ...] = ()
+    knots: tuple[float, ...] = ()
     fill: float | None = None
     null: bool = False
 
     @property
     def width(self) -> int:
-        return (len(self.values) if self.op == "onehot" else 1) + (self.null and self.op != "ordinal")
+        match self.op:
+            case "number":
+                return 1 + len(self.knots) + self.null
+            case "onehot":
+                return len(self.values) + self.null
+            case "ordinal":
+                return 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +131,14 @@ def parse(raw: dict[str, Any]) -> Manifest:
             for f in raw["features"]
         ),
         columns=tuple(
-            Column(c["feature"], c["op"], _strings(c.get("values")) or (), c.get("fill"), c.get("null", False))
+            Column(
+                feature=c["feature"],
+                op=c["op"],
+                values=_strings(c.get("values")) or (),
+                knots=tuple(float(knot) for knot in c.get("knots", ())),
+                fill=c.get("fill"),
+                null=c.get("null", False),
+            )
             for c in raw["columns"]
         ),
         text=tuple(TextBlock(t["feature"], t["analyzer"], t["low"], t["high"], t["vocabulary"]) for t in raw["text"]),

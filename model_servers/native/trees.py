@@ -38,7 +38,7 @@ class Trees(Protocol):
 
 class TreeScorer:
     def __init__(self, manifest: Manifest, folder: Path, threads: int) -> None:
-        self._encoder = Encoder(manifest.features, manifest.columns, np.float32)
+        self._encoder = Encoder(manifest.features, manifest.columns)
         self._features = len(manifest.features)
         self._sources = np.array(self._encoder.sources, dtype=np.int64)
         self._trees: Trees
@@ -48,13 +48,13 @@ class TreeScorer:
             self._trees = XGBoost(folder / "booster.ubj", threads)
 
     def rows(self, rows: Sequence[Row]) -> _Floats:
-        return self._trees.margins(self._encoder.rows(rows))
+        return self._trees.margins(self._encoder.matrix(rows))
 
     def columns(self, columns: Columns) -> _Floats:
-        return self._trees.margins(self._encoder.columns(columns))
+        return self._trees.margins(self._encoder.column_matrix(columns))
 
     def contributions(self, rows: Sequence[Row], outputs: NDArray[np.int64]) -> tuple[_Floats, _Floats]:
-        found = self._trees.contributions(self._encoder.rows(rows))[np.arange(len(rows)), outputs]
+        found = self._trees.contributions(self._encoder.matrix(rows))[np.arange(len(rows)), outputs]
         values = np.zeros((len(rows), self._features))
         np.add.at(values.T, self._sources, found[:, :-1].T)
         return values, found[:, -1]
