@@ -92,8 +92,9 @@ class Encoder:
             if number.positions is not None:
                 out.append(number.positions.get(value, number.fill))
                 continue
-            missing = value is None or value != value
-            x = number.fill if missing else float(value)
+            x = np.nan if value is None else float(value)
+            if missing := x != x:
+                x = number.fill
             out.append(x)
             if number.knots:
                 out += [x - knot if x > knot else 0.0 for knot in number.knots]
