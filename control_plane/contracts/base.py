@@ -2,16 +2,27 @@
 
 from typing import Annotated, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from control_plane.domain.assignment import BUCKETS
+
+
+def _storable(text: str) -> str:
+    """Postgres keeps every character but this one."""
+    if "\0" in text:
+        raise ValueError("must not contain the character U+0000")
+    return text
+
 
 PER_PERCENT = BUCKETS // 100
 Percent = Annotated[float, Field(ge=0, le=100, multiple_of=0.01)]  # 0.01 is one bucket
 # Rust's regex, which pydantic uses: "$" is the very end, not "before a trailing newline".
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,9}$")]  # MLflow's integer as a string
-Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
+Text = Annotated[str, AfterValidator(_storable)]
+Reason = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000), AfterValidator(_storable)
+]
 
 
 class Request(BaseModel):

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
-from control_plane.contracts.base import ModelName, Request, View
+from control_plane.contracts.base import ModelName, Request, Text, View
 
 
 class OutcomeSpec(Request):
@@ -17,9 +17,9 @@ class OutcomeSpec(Request):
 
     model: ModelName | None = None
     prediction_id: UUID | None = None
-    unit_id: Annotated[str, Field(min_length=1)] | None = None
+    unit_id: Annotated[Text, Field(min_length=1)] | None = None
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")] = "label"
-    value: bool | float | Annotated[str, Field(max_length=1_000)]
+    value: bool | float | Annotated[Text, Field(max_length=1_000)]
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] | None = None
     observed_at: AwareDatetime | None = None  # None: now
     outcome_id: UUID | None = None

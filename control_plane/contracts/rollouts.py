@@ -25,7 +25,7 @@ class PromoteSpec(Request):
     strategy: Strategy | None = None
     steps: Annotated[list[StepSpec], Field(min_length=1, max_length=50)] | None = None
     bake_s: Annotated[float, Field(ge=0, le=_MONTH_S)] | None = None
-    reason: Reason
+    reason: Reason | None = None  # audited as "no reason given" when left out
 
 
 class ReasonSpec(Request):
@@ -61,6 +61,20 @@ class RolloutView(View):
     created_by: str
     closed_at: datetime | None
     revision: int
+
+
+class ExperimentView(View):
+    """A rollout that compares two versions on customers' traffic: the classic /experiments."""
+
+    id: UUID
+    model: str
+    strategy: Strategy
+    status: Literal["running", "paused", "completed", "aborted"]
+    candidate_version: str
+    baseline_version: str | None
+    weight: float  # percent the candidate receives now
+    started_at: datetime
+    ended_at: datetime | None
 
 
 class StageChangeView(View):

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adapters.store import audit, desired, rollouts, versions, wake
+from control_plane.adapters.store import audit, deployments, rollouts, versions, wake
 from control_plane.adapters.store.rollouts import Entry
 from control_plane.domain.audit import Actor
 from control_plane.domain.rollouts import Phase, Rollout, is_cut_over
@@ -52,7 +52,7 @@ async def move(
     else:
         await versions.touch(session, entry.model)
     if new.phase is Phase.ABORTED:
-        await desired.keep_warm(session, entry.model, entry.candidate_version, until=now + warm)
+        await deployments.keep_warm(session, entry.model, entry.candidate_version, until=now + warm)
     await wake.notify(session, f"rollout {entry.id}")
     await audit.append(
         session,
@@ -79,7 +79,7 @@ async def take_over(session: AsyncSession, entry: Entry, *, cause: Cause, now: d
     leaves_to = Stage.STAGING if entry.kind == "rollback" else Stage.ARCHIVED
     if going is not None and going != entry.candidate_version:
         await _stage(session, entry, going, leaves_to, cause=cause, now=now)
-        await desired.keep_warm(session, entry.model, going, until=now + entry.rollout.plan.bake + warm)
+        await deployments.keep_warm(session, entry.model, going, until=now + entry.rollout.plan.bake + warm)
     await _answer_with(session, entry, entry.candidate_version, cause=cause, now=now)
 
 
@@ -87,7 +87,7 @@ async def _give_back(session: AsyncSession, entry: Entry, *, cause: Cause, now: 
     await _stage(session, entry, entry.candidate_version, Stage.STAGING, cause=cause, now=now)
     await _answer_with(session, entry, entry.stable_version, cause=cause, now=now)
     if entry.stable_version is not None:
-        await desired.keep_warm(session, entry.model, entry.stable_version, until=now + warm)
+        await deployments.keep_warm(session, entry.model, entry.stable_version, until=now + warm)
 
 
 async def _answer_with(
@@ -97,7 +97,7 @@ async def _answer_with(
         await _stage(session, entry, version, Stage.PRODUCTION, cause=cause, now=now)
         row = await versions.version(session, entry.model, version)
         if row.digest is not None:
-            await desired.running(session, entry.model, version, row.digest, now=now)
+            await deployments.ensure(session, entry.model, version, row.digest, now=now)
     line = succession(await versions.changes(session, entry.model))
     gone = {row.version for row in await versions.versions(session, entry.model) if row.deleted_at is not None}
     before = [earlier for earlier in line[:-1] if earlier != version and earlier not in gone]

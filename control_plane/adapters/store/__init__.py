@@ -7,14 +7,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import NullPool
 
 
-def create_engine(dsn: str, *, pooler: bool = False, size: int = 5, connect_s: float = 5.0) -> AsyncEngine:
+def create_engine(
+    dsn: str, *, pooler: bool = False, size: int = 5, connect_s: float = 5.0, stalled_ms: int = 0
+) -> AsyncEngine:
     """An engine for `dsn` (postgresql+asyncpg://...). Dispose of it at the process's end.
 
     `pooler`: the DSN leads to a transaction pooler. Prepared statements would then be looked for on a connection that
     never saw them, so every cache is off and pooling is left to the pooler. `size`: connections kept; twice as many
     may be open for a moment. `connect_s`: how long a connection may take before Postgres counts as gone.
+    `stalled_ms`: Postgres ends a transaction whose process sends nothing for so long; 0: never.
     """
-    arguments: dict[str, object] = {"timeout": connect_s, "server_settings": {"application_name": "mlcp"}}
+    server_settings = {"application_name": "mlcp"}
+    if stalled_ms:
+        server_settings["idle_in_transaction_session_timeout"] = str(stalled_ms)
+    arguments: dict[str, object] = {"timeout": connect_s, "server_settings": server_settings}
     if pooler:
         arguments |= {
             "statement_cache_size": 0,

@@ -4,7 +4,7 @@ A row that is not stopped is the one deployment of its version. `desired` belong
 to the reconciler.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -111,19 +111,6 @@ async def drain(session: AsyncSession, deployment_id: UUID, *, now: datetime) ->
         update(DeploymentRow)
         .where(DeploymentRow.id == deployment_id, DeploymentRow.desired == "running")
         .values(desired="stopped", state="draining", changed_at=now, retired_revision=None)
-    )
-
-
-async def drained_at(session: AsyncSession, deployment_ids: Collection[UUID], revision: int) -> None:
-    """Note that the snapshot `revision` is the first without these."""
-    await session.execute(
-        update(DeploymentRow)
-        .where(
-            DeploymentRow.id.in_(deployment_ids),
-            DeploymentRow.state == "draining",
-            DeploymentRow.retired_revision.is_(None),
-        )
-        .values(retired_revision=revision)
     )
 
 

@@ -86,6 +86,12 @@ async def set_production(session: AsyncSession, name: str, production: str | Non
     )
 
 
+async def set_traffic(session: AsyncSession, name: str, shares: list[dict[str, object]] | None) -> None:
+    """A split by hand, [{version, weight in buckets}]; None: all to Production."""
+    changed = {"traffic": shares, "revision": ModelRow.revision + 1}
+    await session.execute(update(ModelRow).where(ModelRow.name == name).values(**changed))
+
+
 async def touch(session: AsyncSession, name: str) -> None:
     """Move the ETag of the traffic: what customers get has changed by a rollout's step."""
     await session.execute(update(ModelRow).where(ModelRow.name == name).values(revision=ModelRow.revision + 1))

@@ -30,10 +30,14 @@ class Wake:
             event.set()
 
     def bell(self) -> asyncio.Event:
-        """A new event that every `ring` sets; its owner clears it before it looks."""
+        """A new event that every `ring` sets, until `forget`; its owner clears it before it looks."""
         event = asyncio.Event()
         self._events.add(event)
         return event
+
+    def forget(self) -> None:
+        """Let go of every bell."""
+        self._events.clear()
 
 
 @asynccontextmanager

@@ -1,0 +1,105 @@
+"""Rollouts: steer them by hand, and show them."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.adapters.store import rollouts as store
+from control_plane.adapters.store import routers, versions
+from control_plane.adapters.store.rollouts import Entry
+from control_plane.adapters.store.routers import Applied
+from control_plane.contracts.base import PER_PERCENT
+from control_plane.contracts.rollouts import ExperimentView, RolloutView, StepView
+from control_plane.domain import rollouts
+from control_plane.domain.rollouts import Phase, Rollout, Strategy
+from control_plane.errors import Conflict
+from control_plane.services import cutover
+from control_plane.services.cutover import Cause
+
+_VERBS: dict[str, Callable[..., Rollout]] = {
+    "pause": rollouts.pause,
+    "resume": rollouts.resume,
+    "abort": rollouts.abort,
+    "promote": rollouts.promote,
+}
+_STATUS = {Phase.PAUSED: "paused", Phase.SUCCEEDED: "completed", Phase.ABORTED: "aborted"}
+
+
+async def steer(
+    session: AsyncSession, rollout_id: UUID, verb: str, reason: str, *, cause: Cause, now: datetime, warm: timedelta
+) -> Entry:
+    """pause, resume, abort or promote. Conflict when its phase does not allow that.
+
+    Aborting after the cut-over makes stable Production again.
+    """
+    entry = await store.load(session, rollout_id)
+    await versions.model(session, entry.model, lock=True)
+    entry = await store.load(session, rollout_id)  # as it is now that nobody else can move it
+    if verb == "promote" and entry.rollout.plan.strategy is Strategy.SHADOW:
+        raise Conflict("A shadow rollout moves no traffic; abort it and promote the version by another strategy.")
+    new = _VERBS[verb](entry.rollout, reason, now=now)
+    return await cutover.move(session, entry, new, action=f"rollout.{verb}", cause=cause, now=now, warm=warm)
+
+
+async def view(session: AsyncSession, entry: Entry, live_within: timedelta) -> RolloutView:
+    return shown(entry, await routers.live(session, live_within))
+
+
+def shown(entry: Entry, live: Sequence[Applied]) -> RolloutView:
+    state = entry.rollout
+    waiting = _waiting_for(entry, live)
+    return RolloutView(
+        id=entry.id,
+        model=entry.model,
+        kind="rollback" if entry.kind == "rollback" else "promotion",
+        candidate_version=entry.candidate_version,
+        stable_version=entry.stable_version,
+        strategy=state.plan.strategy,
+        steps=[StepView(weight=s.weight / PER_PERCENT, hold_s=s.hold.total_seconds()) for s in state.plan.steps],
+        bake_s=state.plan.bake.total_seconds(),
+        phase=state.phase,
+        step=state.step,
+        weight=rollouts.candidate_weight(state) / PER_PERCENT,
+        cut_over=rollouts.is_cut_over(state),
+        applied=waiting is None,
+        waiting_for=waiting,
+        failures=state.failures,
+        reason=state.reason,
+        since=state.since,
+        created_at=entry.created_at,
+        created_by=entry.created_by,
+        closed_at=entry.closed_at,
+        revision=entry.revision,
+    )
+
+
+def experiment(entry: Entry) -> ExperimentView:
+    state = entry.rollout
+    return ExperimentView.model_validate(
+        {
+            "id": entry.id,
+            "model": entry.model,
+            "strategy": state.plan.strategy,
+            "status": _STATUS.get(state.phase, "running"),
+            "candidate_version": entry.candidate_version,
+            "baseline_version": entry.stable_version,
+            "weight": rollouts.candidate_weight(state) / PER_PERCENT,
+            "started_at": entry.created_at,
+            "ended_at": entry.closed_at,
+        }
+    )
+
+
+def _waiting_for(entry: Entry, live: Sequence[Applied]) -> str | None:
+    """What keeps the state from being what every live router does; None when nothing does. No router is not good
+    news: nobody answers then."""
+    if entry.rollout.phase is Phase.PENDING:
+        return f"the model servers of version {entry.candidate_version}"
+    if entry.published_revision is None:
+        return "the routing snapshot"
+    if not live:
+        return "a live router"
+    behind = [router.router_id for router in live if router.revision < entry.published_revision]
+    return f"{len(behind)} of {len(live)} routers: {', '.join(sorted(behind))}" if behind else None
