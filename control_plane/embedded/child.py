@@ -114,6 +114,7 @@ class Child:
             if not self.spec.once and await self._becomes_ready(exited):
                 ready_at = time.monotonic()
                 self.ready.set()
+                log.info("%s is ready (pid %s)", self.spec.name, self.pid)
                 self._now(State.READY)
             if self.spec.once or ready_at is not None:
                 both: set[asyncio.Future[Any]] = {exited, stopped}

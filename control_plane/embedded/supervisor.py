@@ -59,6 +59,7 @@ class Supervisor:
         for child in (*self._core.values(), self._bootstrap):
             self._start(child)
         await self._ending.wait()
+        log.info("stopping%s", f": {self._error}" if self._error else "")
         self._changed.set()
         following.cancel()
         await self._stop_all()

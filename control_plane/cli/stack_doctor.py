@@ -1,0 +1,187 @@
+"""`mlcp doctor`: is anything wrong with the embedded stack of this machine, and what helps?"""
+
+import importlib.metadata
+import os
+import shutil
+import socket
+import stat
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+import httpx
+
+from control_plane.cli import stack_state
+from control_plane.cli.stack_state import Status
+
+_PORTS = (("api_port", 8000), ("router_port", 8080), ("mlflow_port", 5000))
+_HEALTH = {"api": "/health", "router": "/v2/health/live", "mlflow": "/health"}
+_BUSY_SPOOL_MB = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    what: str
+    wrong: bool
+    says: str
+    hint: str = ""
+
+    def line(self) -> str:
+        return f"{'✗' if self.wrong else '✓'} {self.what}: {self.says}" + (f"\n    {self.hint}" if self.hint else "")
+
+    def as_dict(self) -> Mapping[str, object]:
+        return asdict(self)
+
+
+def examine(home: Path) -> list[Finding]:
+    """Every finding, good and bad, in the order one would look."""
+    status = stack_state.read(home)
+    findings = [*_host(home), *_files(home)]
+    if status.alive:
+        return [*findings, *_supervisor(status), *_processes(status), *_endpoints(status), *_data_plane(home)]
+    return [*findings, *_absent(home, status), *_ports(home)]
+
+
+def _host(home: Path) -> Iterator[Finding]:
+    version = importlib.metadata.version("mlcp")
+    yield Finding("versions", False, f"mlcp {version}, Python {sys.version.split()[0]}")
+    disk_at = next((folder for folder in (home, *home.parents) if folder.exists()), Path("/"))
+    free, needed = shutil.disk_usage(disk_at).free >> 20, _number(home, "min_free_mb", 1024)
+    hint = "" if free >= needed else "Free some space, or set MLCP_HOME to another disk."
+    yield Finding("disk", free < needed, f"{free} MB free at {disk_at}", hint)
+    if (available := _available_mb()) is not None:
+        needed = 256 if stack_state.read(home).alive else _number(home, "min_memory_mb", 2048)
+        hint = "" if available >= needed else "Stop something, or lower MLCP_MIN_MEMORY_MB."
+        yield Finding("memory", available < needed, f"{available} MB available", hint)
+
+
+def _files(home: Path) -> Iterator[Finding]:
+    if not home.exists():
+        yield Finding("home", False, f"{home} does not exist yet", "mlcp up makes it.")
+        return
+    if not os.access(home, os.W_OK | os.X_OK):
+        yield Finding("home", True, f"{home} cannot be written by you", "Set MLCP_HOME to a folder you own.")
+        return
+    mode = stat.S_IMODE(home.stat().st_mode)
+    open_to = mode & (stat.S_IRWXG | stat.S_IROTH | stat.S_IWOTH) & ~stat.S_IXGRP
+    hint = f"chmod go-rw {home}" if open_to else ""
+    yield Finding("home", bool(open_to), f"{home}, mode {mode:04o}", hint)
+    loose = [key.name for key in sorted((home / "keys").glob("*")) if key.stat().st_mode & 0o077]
+    says = f"readable by others: {', '.join(loose)}" if loose else "readable by their owner alone"
+    yield Finding("keys", bool(loose), says, f"chmod 600 {home / 'keys'}/*" if loose else "")
+
+
+def _absent(home: Path, status: Status) -> Iterator[Finding]:
+    pid = status.document.get("supervisor_pid")
+    if status.document.get("state") in (None, "stopping"):
+        yield Finding("supervisor", False, "does not run", "mlcp up starts it.")
+    elif status.document.get("state") == "failed":
+        error = str(status.document.get("error"))
+        yield Finding("supervisor", True, f"gave up: {error}", f"See {home / 'logs'}, then mlcp up.")
+    else:
+        says = f"pid {pid} is gone without having stopped; what it started may still run"
+        yield Finding("supervisor", True, says, "mlcp up starts again; mlcp down ends what is left.")
+
+
+def _ports(home: Path) -> Iterator[Finding]:
+    for name, default in _PORTS:
+        port = _number(home, name, default)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                says = f"{port}: {(error.strerror or str(error)).lower()}"
+                yield Finding("port", True, says, f"Set MLCP_{name.upper()} to a free one.")
+                continue
+        yield Finding("port", False, f"{port} is free")
+
+
+def _supervisor(status: Status) -> Iterator[Finding]:
+    pid = status.document.get("supervisor_pid")
+    if status.hangs:
+        says = f"pid {pid} has written nothing for {status.silent_s:.0f} s"
+        yield Finding("supervisor", True, says, "mlcp down, then mlcp up. Predictions go on meanwhile.")
+    elif error := status.document.get("error"):
+        yield Finding("supervisor", True, str(error))
+    else:
+        yield Finding("supervisor", False, f"pid {pid}, {status.state}")
+
+
+def _processes(status: Status) -> Iterator[Finding]:
+    for process in status.processes:
+        if process["state"] in ("backoff", "failed"):
+            says = f"{process['state']}, ended with {process['last_exit']}: {_last_line(process['log'])}"
+            yield Finding(process["name"], True, says, f"See {process['log']}")
+        elif process["restarts"]:
+            yield Finding(process["name"], False, f"{process['state']}, started again {process['restarts']} times")
+        else:
+            yield Finding(process["name"], False, str(process["state"]))
+
+
+def _endpoints(status: Status) -> Iterator[Finding]:
+    for process in status.processes:
+        path = _HEALTH.get(process["name"])
+        if path is None or process["state"] != "ready":
+            continue
+        url = f"http://127.0.0.1:{process['port']}{path}"
+        what = f"{process['name']} answers"
+        try:
+            answer = httpx.get(url, timeout=5, trust_env=False)
+        except httpx.HTTPError as error:
+            yield Finding(what, True, f"{url}: {type(error).__name__}", f"See {process['log']}")
+            continue
+        worries = _worries(answer)
+        hint = f"See {process['log']}" if worries or not answer.is_success else ""
+        yield Finding(what, not answer.is_success or bool(worries), worries or f"{answer.status_code} at {url}", hint)
+
+
+def _worries(answer: httpx.Response) -> str:
+    """What a health document of ours complains about."""
+    try:
+        checks = cast("dict[str, str]", answer.json()["checks"])
+        return "; ".join(f"{part}: {said}" for part, said in checks.items() if said != "ok")
+    except (ValueError, KeyError, TypeError, AttributeError):  # no document of ours: its status code says all
+        return ""
+
+
+def _data_plane(home: Path) -> Iterator[Finding]:
+    snapshot = home / "router" / "snapshot.json"
+    try:
+        age = time.time() - snapshot.stat().st_mtime
+        yield Finding("snapshot", False, f"applied {age / 60:.0f} min ago" if age > 120 else f"applied {age:.0f} s ago")
+    except FileNotFoundError:
+        yield Finding("snapshot", False, "none yet: no model is routed", "mlcp promote routes one.")
+    pins = [pin.stem for pin in sorted((home / "router" / "pins").glob("*.json"))]
+    if pins:
+        hint = f"mlcp router release {pins[0]} --reason TEXT gives it back to the control plane."
+        yield Finding("pins", False, f"traffic pinned by hand: {', '.join(pins)}", hint)
+    waiting = sum(file.stat().st_size for file in (home / "spool").rglob("*") if file.is_file()) >> 20
+    hint = "Do Redis, the shipper and the ingester run?" if waiting > _BUSY_SPOOL_MB else ""
+    yield Finding("spool", waiting > _BUSY_SPOOL_MB, f"{waiting} MB wait to be stored", hint)
+
+
+def _last_line(log: str) -> str:
+    try:
+        lines = [line for line in Path(log).read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return "no log"
+    return lines[-1][:200] if lines else "nothing in its log"
+
+
+def _number(home: Path, name: str, default: int) -> int:
+    given = stack_state.setting(home, name, str(default))
+    return int(given) if given.isdecimal() else default
+
+
+def _available_mb() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) >> 10
+    except OSError:
+        pass
+    return None
