@@ -28,7 +28,8 @@ class Batch:
         self._failed = failed
         self._features = engine.features
         rows: Any = list[row_type(engine.features, (), strict=False)]  # type: ignore[misc]  # made at run time
-        self._decode = msgspec.json.Decoder(msgspec.defstruct("Rows", [("rows", rows)], gc=False)).decode
+        decoder: Any = msgspec.json.Decoder(msgspec.defstruct("Rows", [("rows", rows)], gc=False))
+        self._decode: Callable[[bytes], Any] = decoder.decode
         self._tasks: set[asyncio.Task[None]] = set()
 
     def json(self, request: Request) -> None:

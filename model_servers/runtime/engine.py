@@ -7,7 +7,7 @@ from model_servers.runtime.features import Row
 from model_servers.runtime.spec import Feature
 
 
-class ModelFailed(Exception):  # noqa: N818
+class ModelFailed(Exception):
     """The model raised, or answered something that is no number. The text never holds a feature's value."""
 
 

@@ -115,7 +115,7 @@ def row_type(features: Mapping[str, Feature], siblings: tuple[str, ...], *, stri
     return msgspec.defstruct("Features", fields, rename=names.get, forbid_unknown_fields=True, gc=False)
 
 
-def _type(feature: Feature, *, strict: bool) -> Any:  # noqa: ANN401  (a type expression made at run time)
+def _type(feature: Feature, *, strict: bool) -> Any:
     kind: Any
     match feature.type:
         case "number":

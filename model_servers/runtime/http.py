@@ -1,9 +1,9 @@
 """HTTP/1.1 over an accepted socket: as much of it as routers, probes and curl need, and no more.
 
-httptools parses; a complete request is handed to its route in the same event-loop callback, and `Request.respond` writes
-head and body in one call. No task, no future and no queue stands between a request and its row: that is worth several
-times the throughput of an ASGI server here (docs/adr/0012). Chunked bodies, pipelining, `Expect: 100-continue` and
-HTTP/1.0 work; upgrades and trailers are ignored.
+httptools parses; a complete request is handed to its route in the same event-loop callback, and `Request.respond`
+writes head and body in one call. No task, no future and no queue stands between a request and its row: that is worth
+several times the throughput of an ASGI server here (docs/adr/0012-model-servers-speak-http-themselves.md). Chunked
+bodies, pipelining, `Expect: 100-continue` and HTTP/1.0 work; upgrades and trailers are ignored.
 """
 
 import asyncio
@@ -161,11 +161,11 @@ class Outgoing:
         self._connection.abort(self._request)
 
 
-def _connection(keep_alive: bool) -> bytes:  # noqa: FBT001
+def _connection(keep_alive: bool) -> bytes:
     return b"" if keep_alive else b"connection: close\r\n"
 
 
-def head(status: int, length: int, content_type: bytes, keep_alive: bool) -> bytes:  # noqa: FBT001
+def head(status: int, length: int, content_type: bytes, keep_alive: bool) -> bytes:
     if status == 200 and keep_alive and content_type is JSON:
         return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % length
     retry = b"retry-after: 1\r\n" if status == 503 else b""
@@ -306,6 +306,8 @@ class Connection(asyncio.Protocol):
                 request.accept = value.lower()
             case b"expect":
                 request.expects_continue = value.lower() == b"100-continue"
+            case _:
+                pass
 
     def on_headers_complete(self) -> None:
         request = self._reading

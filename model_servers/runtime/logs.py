@@ -31,7 +31,7 @@ class JsonFormatter(logging.Formatter):
             line["exception"] = where(record.exc_info[0], record.exc_info[2])
         return json.dumps(line, default=str)
 
-    def formatException(self, ei: object) -> str:  # noqa: N802  (the library's name)
+    def formatException(self, ei: object) -> str:
         return ""  # its text would hold the exception's message, which may quote a feature
 
 

@@ -57,9 +57,9 @@ class Metrics:
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
         registry = CollectorRegistry()
-        collector = multiprocess.MultiProcessCollector(registry)
-        registry.unregister(collector)
-        registry.register(_Only(collector, self._mine))
+        everything = CollectorRegistry()
+        multiprocess.MultiProcessCollector(everything)  # type: ignore[no-untyped-call]
+        registry.register(_Only(everything, self._mine))
         return generate_latest(registry)
 
 

@@ -9,7 +9,7 @@ CONTENT_TYPE = b"application/problem+json"
 _BASE = "https://errors.control-plane.dev/"
 
 
-class Refused(Exception):  # noqa: N818  (it is an answer, not a failure)
+class Refused(Exception):
     """The request cannot be answered; `status` and `slug` say why, `reasons` say where."""
 
     def __init__(self, status: int, slug: str, title: str, detail: str, reasons: Sequence[str] = ()) -> None:

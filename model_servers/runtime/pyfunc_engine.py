@@ -5,10 +5,10 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from model_servers.runtime import schema
 from model_servers.runtime.engine import ModelFailed
@@ -104,41 +104,57 @@ class PyfuncEngine:
         return len(alone) == 1 and [_json(value) for value in among] == [_json(alone[0])] * 3
 
 
-def per_row(result: Any, rows: int) -> list[Any]:  # noqa: ANN401  (a model may return anything)
+def per_row(result: Any, rows: int) -> list[Any]:
     """One plain Python value per row out of what a model returned: array, frame, series, list or dict of columns.
 
     Anything that does not have one value per row is the answer of a single row, and raises ModelFailed for several.
     """
+    values: Any = result
     if hasattr(result, "to_dict") and hasattr(result, "columns"):
-        result = result.to_dict(orient="records")
+        values = result.to_dict(orient="records")
     elif hasattr(result, "tolist"):
-        result = result.tolist()
+        values = result.tolist()
     elif isinstance(result, dict):
-        columns = {key: value.tolist() if hasattr(value, "tolist") else value for key, value in result.items()}
-        if all(isinstance(value, list) and len(value) == rows for value in columns.values()) and columns:
-            result = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    if isinstance(result, list) and len(result) == rows:
-        return result
+        values = _records(cast("dict[str, Any]", result), rows)
+    if isinstance(values, list):
+        made = cast("list[Any]", cast("object", values))
+        if len(made) == rows:
+            return made
     if rows == 1:
-        return [result]
+        return [values]
     raise ModelFailed("the model does not return one value per row")
 
 
-def _json(value: Any) -> bytes:  # noqa: ANN401
+def _records(columns: dict[str, Any], rows: int) -> Any:
+    """A dict of columns turned into one dict per row; any other dict as it is."""
+    lists: dict[str, list[Any]] = {}
+    for name, value in columns.items():
+        column: Any = value.tolist() if hasattr(value, "tolist") else value
+        if not isinstance(column, list):
+            return columns
+        lists[name] = cast("list[Any]", cast("object", column))
+    if not lists or any(len(column) != rows for column in lists.values()):
+        return columns
+    return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+
+
+def _json(value: Any) -> bytes:
     """NaN and infinity become null: JSON has no other word for them."""
     return json.dumps(_plain(value), allow_nan=False, separators=(",", ":")).encode()
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def _plain(value: Any) -> Any:
     match value:
         case None | bool() | int() | str():
             return value
         case float():
             return value if math.isfinite(value) else None
         case dict():
-            return {str(key): _plain(inner) for key, inner in value.items()}
+            members = cast("dict[Any, Any]", cast("object", value))
+            return {str(key): _plain(inner) for key, inner in members.items()}
         case list() | tuple() | set():
-            return [_plain(inner) for inner in value]
+            elements = cast("Iterable[Any]", cast("object", value))
+            return [_plain(inner) for inner in elements]
         case _ if hasattr(value, "tolist"):
             return _plain(value.tolist())
         case _ if hasattr(value, "isoformat"):
@@ -147,7 +163,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
             raise ModelFailed(f"the model returned a {type(value).__name__}, which has no JSON form")
 
 
-def _dtypes(signature: Any, features: Mapping[str, Feature]) -> dict[str, str]:  # noqa: ANN401  (mlflow's Schema)
+def _dtypes(signature: Any, features: Mapping[str, Feature]) -> dict[str, str]:
     """A pandas dtype per feature: the signature's where there is one, else the declared type's."""
     if signature is None:
         return {name: _DECLARED[feature.type] for name, feature in features.items()}

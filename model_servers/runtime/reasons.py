@@ -1,9 +1,9 @@
 """Everything that is wrong with a body nobody could decode. Slow, exact, and only ever run on refused requests."""
 
 import json
-import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, cast
 
 from model_servers.runtime.problems import Refused, invalid, malformed
 from model_servers.runtime.schema import EXPECTED
@@ -26,6 +26,10 @@ class _NotJson(float):
     text: str = ""
 
 
+class _Beyond(float):
+    """An integer of hundreds of digits."""
+
+
 def of_body(body: bytes, features: Mapping[str, Feature], siblings: Iterable[str], otherwise: str) -> Refused:
     """The refusal that fits `body`. `otherwise`: what the fast decoder said, for what only it objects to."""
     parsed = _parse(body)
@@ -40,10 +44,11 @@ def of_batch(body: bytes, features: Mapping[str, Feature], otherwise: str) -> Re
     parsed = _parse(body)
     if isinstance(parsed, Refused):
         return parsed
-    if not isinstance(parsed, _Object) or not isinstance(rows := parsed.get("rows"), list):
+    rows = parsed.get("rows") if isinstance(parsed, _Object) else None
+    if not isinstance(rows, list):
         return invalid(["rows: expected an array of objects, each with the model's features"])
     found: list[str] = []
-    for i, row in enumerate(rows):
+    for i, row in enumerate(cast("list[object]", rows)):
         found += _of_features(row, features, frozenset(), at=f"rows[{i}]")
         if len(found) > _MOST:
             break
@@ -81,8 +86,7 @@ def _parse(body: bytes) -> object:
 def _object(pairs: list[tuple[str, object]]) -> _Object:
     made = _Object(pairs)
     if len(made) != len(pairs):
-        seen: set[str] = set()
-        made.twice = tuple(dict.fromkeys(key for key, _ in pairs if key in seen or seen.add(key)))
+        made.twice = tuple(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
     return made
 
 
@@ -93,7 +97,8 @@ def _constant(text: str) -> _NotJson:
 
 
 def _integer(text: str) -> int | float:
-    return int(text) if len(text) < 310 else math.copysign(math.inf, -1 if text.startswith("-") else 1)
+    """Python refuses to read thousands of digits; so many are infinite for our purpose."""
+    return int(text) if len(text) < 310 else _Beyond("-inf" if text.startswith("-") else "inf")
 
 
 def _twice(value: object, path: str) -> list[str]:
@@ -103,7 +108,7 @@ def _twice(value: object, path: str) -> list[str]:
         for key, inner in value.items():
             found += _twice(inner, f"{path}.{key}")
     elif isinstance(value, list):
-        for inner in value:
+        for inner in cast("list[object]", value):
             found += _twice(inner, f"{path}[]")
     return found
 
@@ -120,7 +125,7 @@ def _of_document(document: object, features: Mapping[str, Feature], siblings: fr
 def _of_features(
     given: object, features: Mapping[str, Feature], siblings: frozenset[str], *, at: str = "features"
 ) -> list[str]:
-    if not isinstance(given, dict):
+    if not isinstance(given, _Object):
         return [f"{at}: expected an object, got {_shown(given)}"]
     found: list[str] = []
     for name, feature in features.items():
@@ -139,13 +144,11 @@ def _of_value(feature: Feature, value: object) -> str | None:
     match feature.type:
         case "number":
             fits = isinstance(value, int | float) and not isinstance(value, bool | _NotJson)
-            if fits and not -_LARGEST <= float(value) <= _LARGEST:  # type: ignore[arg-type]
+            if isinstance(value, int | float) and fits and not -_LARGEST <= value <= _LARGEST:
                 return f"expected {expected}, got one too large for the model"
         case "integer":
             fits = isinstance(value, int) and not isinstance(value, bool)
-            if (fits and not -(2**63) <= value < 2**63) or (  # type: ignore[operator]
-                isinstance(value, float) and math.isinf(value) and not isinstance(value, _NotJson)
-            ):
+            if isinstance(value, int | _Beyond) and not -(2**63) <= value < 2**63:
                 return f"expected {expected}, got one beyond 64 bits"
         case "boolean":
             fits = isinstance(value, bool)

@@ -116,7 +116,7 @@ def problem_words(config: Config) -> dict[str, str]:
     return {"positive": config.decision.positive, "negative": config.decision.negative}
 
 
-def _of_type(kind: FeatureKind, value: float | bool | str) -> object:  # noqa: FBT001  (a JSON value)
+def _of_type(kind: FeatureKind, value: float | bool | str) -> object:
     if kind == "integer" and isinstance(value, float) and value.is_integer():
         return int(value)
     return value

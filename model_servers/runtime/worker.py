@@ -46,7 +46,7 @@ async def _serve(
     spec: Spec,
     listening: socket.socket,
     slot: int,
-    aux: bool,  # noqa: FBT001
+    aux: bool,
     board: Board,
     lifeline: int,
     engine: Callable[[], Engine],

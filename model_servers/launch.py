@@ -1,0 +1,91 @@
+"""`python -m model_servers.launch --spec FILE`: one deployment, in the environment its model needs.
+
+Native models run in this interpreter. A model with requirements of its own runs here too when they are all satisfied,
+else in an environment cached under `cache_dir`/envs. Either way this process becomes the runtime: same pid, same logs.
+
+Exit codes: those of the runtime, and 5 when an environment cannot be built.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import model_servers
+from model_servers import environments
+from model_servers.runtime import logs, spec
+from model_servers.runtime.spec import BadSpec, Spec
+
+UNUSABLE, CANNOT_INSTALL = 4, 5
+_log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m model_servers.launch", description=__doc__)
+    parser.add_argument("--spec", type=Path, required=True, help="spec file of one deployment (JSON)")
+    path: Path = parser.parse_args(argv).spec
+    logs.configure("model-launch")
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        wanted = spec.load(path)
+        python, environment = interpreter(wanted)
+    except BadSpec as exc:
+        _log.error("the spec cannot be served: %s", exc)
+        return UNUSABLE
+    except environments.CannotInstall as exc:
+        _log.error("the model's requirements cannot be installed: %s", exc)
+        return CANNOT_INSTALL
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    arguments = [python, "-m", "model_servers.runtime", "--spec", str(path.absolute())]
+    return _become(python, arguments, os.environ | environment)
+
+
+def _become(python: str, arguments: list[str], environment: dict[str, str]) -> NoReturn:
+    sys.stderr.flush()
+    os.execve(python, arguments, environment)  # noqa: S606  (our own interpreter, no shell)
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    """SIGTERM while an environment is built: leave by an exception, so that a running uv is ended too."""
+    sys.exit(128 + number)
+
+
+def interpreter(wanted: Spec) -> tuple[str, dict[str, str]]:
+    """The interpreter to serve with, and what to add to its environment.
+
+    Raises BadSpec without a `cache_dir` to build in, CannotInstall when building fails.
+    """
+    if not wanted.requirements:
+        return sys.executable, {}
+    missing = environments.unmet(wanted.requirements)
+    if not missing:
+        return sys.executable, {}
+    if wanted.cache_dir is None:
+        raise BadSpec(f"cache_dir: needed to install {', '.join(missing[:5])}")
+    _log.info("the model needs an environment of its own", extra={"model": wanted.model, "unmet": missing[:20]})
+    cache = Path(wanted.cache_dir).absolute()
+    requirements = environments.with_runtime(wanted.requirements)
+    constraints = Path(wanted.artifact) / "constraints.txt"
+    python = environments.prepare(requirements, cache / "envs", constraints=constraints)
+    return str(python), {"PYTHONPATH": str(_package_alone(cache / "envs"))}
+
+
+def _package_alone(folder: Path) -> Path:
+    """A folder that holds this package and nothing beside it, so that no library of ours reaches the model's own."""
+    package = Path(model_servers.__file__).parent.resolve()
+    shim = folder / f"runtime-{environments.key([str(package)])}"
+    shim.mkdir(parents=True, exist_ok=True)
+    link = shim / package.name
+    if not link.exists():
+        scratch = shim / f".{os.getpid()}"
+        scratch.symlink_to(package)
+        scratch.replace(link)
+    return shim
+
+
+if __name__ == "__main__":
+    sys.exit(main())
