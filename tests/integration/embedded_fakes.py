@@ -29,7 +29,7 @@ def main() -> int:
 def child(name: str, arguments: list[str]) -> int:
     manner = Path(os.environ["MLCP_HOME"], "fakes", name)
     told = manner.read_text() if manner.exists() else ""
-    print(f"{name} starts, told {told!r}", flush=True)
+    sys.stderr.write(f"{name} starts, told {told!r}\n")
     if told == "exit":
         return 3
     if name in ("api.init", "embedded.bootstrap"):

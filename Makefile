@@ -1,0 +1,60 @@
+# Everything below works on a machine that has only make and Python 3.11, 3.12 or 3.13.
+# PYTHON=... chooses another interpreter.
+
+.DEFAULT_GOAL := help
+.PHONY: help up down test prove check bench requirements fmt clean
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& { echo "$$python"; break; }; done)
+BIN := .venv/bin
+INSTALL = test -n "$(PYTHON)" || { \
+	echo "mlcp: Python 3.11, 3.12 or 3.13 is needed and none is on PATH: install one, or name it: make PYTHON=..." >&2; \
+	exit 1; }; $(PYTHON) control_plane/embedded/install.py
+PYTEST = $(BIN)/python -m pytest -p tests.support.no_skips
+
+help: ## Show this help
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+up: .venv/.installed ## Install, start everything, train and serve the first models (ARGS=--detach returns when ready)
+	@$(BIN)/mlcp up $(ARGS)
+
+down: ## Stop everything and keep the data
+	@if [ -x $(BIN)/mlcp ]; then $(BIN)/mlcp down; else echo "Nothing is installed, so nothing runs."; fi
+
+test: .venv/.installed-dev ## All tests but the slow ones, real services included; a skipped test is a failure
+	$(PYTEST) $(ARGS)
+
+prove: .venv/.installed-dev ## The slow tests: long simulations, real data, soak, kill matrix
+	$(PYTEST) -m slow --timeout 3600 $(ARGS)
+
+check: .venv/.installed-dev ## Lint, format, types, import rules, generated files
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy control_plane model_servers training
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m model_servers.generator --check
+
+bench: .venv/.installed-dev ## Every benchmark: JSON, a Markdown table, plots
+	@for script in benchmarks/*/run.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
+
+requirements: .venv/.installed-dev ## Resolve the pinned, hashed requirement files anew from pyproject.toml (UPGRADE=--upgrade)
+	$(BIN)/python control_plane/embedded/requirements.py $(UPGRADE)
+
+fmt: .venv/.installed-dev ## Format, and fix what can be fixed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## Remove the environment and caches; the data in var/ stays
+	rm -rf .venv .venv-boot .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -not -path './var/*' -prune -exec rm -rf {} +
+
+.venv/.installed: requirements.txt pyproject.toml control_plane/embedded/install.py
+	@$(INSTALL)
+	@touch $@
+
+.venv/.installed-dev: requirements-dev.txt requirements.txt pyproject.toml control_plane/embedded/install.py
+	@$(INSTALL) --dev
+	@touch .venv/.installed $@
