@@ -4,6 +4,7 @@ ControlPlaneError
 ├── Unauthenticated (401)      no key, or one we do not know
 ├── Forbidden (403)            a known principal without the role or scope
 ├── NotFound (404)
+├── MethodNotAllowed (405)
 ├── Conflict (409)
 │   ├── StaleRevision          someone else moved the row first
 │   ├── GatesNotMet            a promotion the evidence does not carry; `reasons` names every gate
@@ -53,6 +54,10 @@ class Forbidden(ControlPlaneError):
 
 class NotFound(ControlPlaneError):
     type, title, status = "not-found", "Resource not found", 404
+
+
+class MethodNotAllowed(ControlPlaneError):
+    type, title, status = "method-not-allowed", "The resource does not have this method", 405
 
 
 class Conflict(ControlPlaneError):

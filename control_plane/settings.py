@@ -72,6 +72,9 @@ class ApiSettings(_Store, _Registry):
     api_port: int = 8000
     router_token: SecretStr | None = None  # what routers show to fetch snapshots; None: that route is closed
     router_live_s: float = 5.0  # a router not heard of for longer is not waited for
+    warm_s: float = 600.0  # how long a version that lost its traffic stays warm beyond the bake
+    max_body_bytes: int = 1_048_576  # of one request; larger ones are refused
+    mlflow_webhook_secret: SecretStr | None = None  # signs MLflow's webhooks; None: they need a key like anyone
     auto_promote_threshold: float = Field(
         0.85, validation_alias=_alias("auto_promote_threshold", "AUTO_PROMOTE_THRESHOLD")
     )

@@ -43,7 +43,9 @@ def means_yes(truth: float | bool | str, positive: str | int | bool | None) -> b
         return truth
     if isinstance(truth, int | float):
         named = isinstance(positive, int | float) and not isinstance(positive, bool) and positive not in {0, 1}
-        return truth == positive if named else {1: True, 0: False}.get(truth)
+        if named:
+            return truth == positive
+        return {1.0: True, 0.0: False}.get(float(truth))
     if isinstance(positive, str):
         return truth == positive
     return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(truth.lower())

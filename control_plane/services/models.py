@@ -14,9 +14,9 @@ from control_plane.services import evidence, promotion
 from control_plane.services.evidence import Defaults
 
 _OWN = (
-    "model version stage stage_since semver runtime inferred digest digest_from run_id source created_at discovered_at"
+    "model version stage stage_since semver runtime inferred digest digest_from run_id source created_at "
+    "discovered_at deleted_at"
 )
-_OWN += " deleted_at"
 
 
 async def shown(session: AsyncSession, model: ModelRow) -> ModelView:

@@ -62,6 +62,7 @@ async def split(
         if row.digest is not None:  # a gate
             await deployments.ensure(session, name, version, row.digest, now=now, retry=True)
     before = _shown(model, None)
+    fixed: list[dict[str, object]] | None
     fixed = [{"version": version, "weight": weight} for version, weight in shares.items()] if others else None
     await versions.set_traffic(session, name, fixed)
     after = await view(session, name)

@@ -1,10 +1,15 @@
 """Postgres. One module per noun; functions take the session, the edge commits."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool
+
+from control_plane.errors import Conflict, ControlPlaneError, RolloutOpen, StaleRevision, StoreUnavailable
 
 
 def create_engine(
@@ -35,3 +40,39 @@ def create_engine(
 def sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     """Sessions whose rows stay readable after the commit."""
     return async_sessionmaker(engine, expire_on_commit=False)
+
+
+@asynccontextmanager
+async def transaction(maker: async_sessionmaker[AsyncSession]) -> AsyncGenerator[AsyncSession]:
+    """One transaction: committed at the end, rolled back on any exception.
+
+    Raises:
+        StoreUnavailable: Postgres does not answer, or went away meanwhile. Nothing is known of a commit it cut off.
+        StaleRevision, RolloutOpen, Conflict: another transaction came first.
+    """
+    try:
+        async with maker.begin() as session:
+            yield session
+    except (DBAPIError, PoolTimeout, OSError) as exc:  # TimeoutError is an OSError
+        translated = _translated(exc)
+        if translated is None:
+            raise
+        raise translated from exc
+
+
+def _translated(exc: DBAPIError | PoolTimeout | OSError) -> ControlPlaneError | None:
+    """What it means to a user; None for a mistake of ours."""
+    if not isinstance(exc, DBAPIError):
+        return StoreUnavailable("Postgres does not answer.")
+    state = str(getattr(exc.orig, "sqlstate", None) or "")
+    if exc.connection_invalidated or state[:2] in {"08", "57", "53"}:  # connection, shutdown, out of resources
+        return StoreUnavailable("Postgres does not answer.")
+    if state in {"40001", "40P01"}:  # serialization failure, deadlock
+        return StaleRevision("Another change came first; try again.")
+    if isinstance(exc, IntegrityError):
+        text = str(exc.orig)
+        if "one_open_rollout" in text:
+            return RolloutOpen("Another rollout of this model was opened first.")
+        if "one_training_per_model" in text:
+            return Conflict("A training of this model was wanted first.")
+    return None
