@@ -87,6 +87,8 @@ def _environment() -> Mapping[str, str]:
     for pip, uv in _PIP_TO_UV.items():
         if value := os.environ.get(pip) or _pip_setting(pip):
             environment.setdefault(uv, value)
+    # As pip does: a version may come from any index. Hashes decide what it may contain.
+    environment.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     environment.pop("VIRTUAL_ENV", None)
     return environment
 
