@@ -176,18 +176,22 @@ def cell_names(feature: Feature) -> list[str]:
 
 
 def _comparable(reference: Feature, before: scores.Floats, after: scores.Floats) -> tuple[scores.Floats, scores.Floats]:
-    """Positive pseudo-counts of both sides.
+    """Shares of both sides, positive in every cell that either side fills; cells empty on both sides are left out (0).
 
-    The reference gets half a row per cell, the window half a row per cell shared out like the reference: an empty
-    cell of a small window is then no evidence against it. A category's unseen cell starts at the share of new values
-    to be expected without drift, values seen once / rows (Good 1953, eq. 9).
+    A cell the reference left empty gets half a row, but one row beyond its smallest or largest value (where the next
+    value falls with probability 1 / (m + 1)), and for unseen categories as many as it had seen only once (Good 1953,
+    eq. 9). A cell the window left empty gets what the reference makes expect, at most half a row.
     """
-    p = before + 0.5
+    usual = np.full(len(before), 0.5)
     category = reference.words if isinstance(reference, Text) else reference
     if isinstance(category, Categorical):
-        p[-2] += category.once
+        usual[-2] += category.once
+    else:
+        usual[[0, -2]] = 1.0
+    filled = (before > 0) | (after > 0)
+    p = np.where(filled, np.where(before > 0, before, usual), 0.0)
     p /= p.sum()
-    q = after + 0.5 * len(after) * p
+    q = np.where(filled & (after == 0), np.minimum(0.5, after.sum() * p), after)
     return p, q / q.sum()
 
 
@@ -257,7 +261,7 @@ def _independent(feature: Feature, counts: scores.Floats) -> float:
 
 
 def _moved(feature: Feature, p: scores.Floats, q: scores.Floats) -> str:
-    most = int(np.argmax(np.abs((q - p) * np.log(q / p))))
+    most = int(np.argmax(np.abs(special.rel_entr(p, q) + special.rel_entr(q, p))))
     return f"{cell_names(feature)[most]}: {p[most]:.1%} -> {q[most]:.1%}"
 
 

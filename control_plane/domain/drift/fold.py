@@ -155,7 +155,7 @@ def fold_numbers(grid: Numeric, values: Floats, *, absent: Absent) -> Numeric:
     counts = np.diff(np.concatenate(([0], bounds, last, [usable])))
     finite = values if usable == len(values) else values[~np.isnan(values)]
     huge = outside = 0
-    if usable and max(abs(float(finite.min())), abs(float(finite.max()))) > HUGE:
+    if usable and max(-float(ordered[0]), float(ordered[-1])) > HUGE:  # the ends of what is sorted already
         finite = finite[np.abs(finite) <= HUGE]
         huge = usable - len(finite)
     if grid.range is not None:
