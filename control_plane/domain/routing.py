@@ -179,3 +179,37 @@ def _arm(key: str, weight: int, target: str) -> Arm:
 
 def _positive(arms: Sequence[Arm]) -> tuple[Arm, ...]:
     return tuple(arm for arm in arms if arm.weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """What one router said last. `pins`: targets it sends a model's whole traffic to, whatever the snapshot says."""
+
+    epoch: int
+    revision: int
+    age_s: float
+    pins: frozenset[str] = frozenset()
+
+
+def may_retire(
+    revision: int, routers: Sequence[Acknowledgement], *, epoch: int, drained_s: float, live_s: float, silence_s: float
+) -> bool:
+    """Whether servers that are in no snapshot since `revision` may be stopped.
+
+    Every live router must have applied that snapshot. With no live router at all nobody says so: then after
+    `silence_s`, since routers that cannot report may well go on answering.
+    """
+    live = [router for router in routers if router.age_s <= live_s]
+    if not live:
+        return drained_s >= silence_s
+    return all((router.epoch, router.revision) >= (epoch, revision) for router in live)
+
+
+def position_after_restore(published: tuple[int, int], seen: Sequence[tuple[int, int]]) -> int | None:
+    """The epoch to continue under if someone has applied a snapshot newer than any this database knows, else None.
+
+    (epoch, revision) pairs. That happens after a restore from a backup: routers keep the highest they have seen, so
+    without a higher epoch they would ignore everything published from now on.
+    """
+    highest = max(seen, default=published)
+    return highest[0] + 1 if highest > published else None

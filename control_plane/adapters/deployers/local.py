@@ -34,6 +34,7 @@ class LocalDeployer:
         self._home = home
         self._artifacts = artifacts
         self._clients: dict[UUID, httpx.AsyncClient] = {}
+        self._descriptions: dict[UUID, Mapping[str, Any]] = {}  # of one digest and so for good
 
     async def aclose(self) -> None:
         await asyncio.gather(*(client.aclose() for client in self._clients.values()))
@@ -56,13 +57,16 @@ class LocalDeployer:
         if ready.get("digest") != unit.digest:
             error = f"The server of {unit.model} {unit.version} serves {ready.get('digest')}, not {unit.digest}."
             return Seen("failed", address, aux_address, error=error)
-        description = await self._get(unit.id, socket, "/schema")
-        if description is None:  # it died in between
-            return Seen("starting", address, aux_address)
-        return Seen("ready", address, aux_address, description)
+        if unit.id not in self._descriptions:
+            description = await self._get(unit.id, socket, "/schema")
+            if description is None:  # it died in between
+                return Seen("starting", address, aux_address)
+            self._descriptions[unit.id] = description
+        return Seen("ready", address, aux_address, self._descriptions[unit.id])
 
     async def retire(self, deployment_id: UUID) -> None:
         self._wanted(deployment_id).unlink(missing_ok=True)
+        self._descriptions.pop(deployment_id, None)
         if client := self._clients.pop(deployment_id, None):
             await client.aclose()
 

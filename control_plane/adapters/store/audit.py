@@ -122,3 +122,10 @@ async def page(
     if until is not None:
         query = query.where(AuditRow.at <= until)
     return [(json.loads(row.payload), row.hash) for row in await session.execute(query)]
+
+
+async def newest_of(session: AsyncSession, actions: Sequence[str]) -> list[dict[str, Any]]:
+    """The newest record of every object among those with one of these actions, parsed."""
+    query = select(AuditRow.payload).where(AuditRow.action.in_(actions)).distinct(AuditRow.object)
+    rows = await session.scalars(query.order_by(AuditRow.object, AuditRow.seq.desc()))
+    return [json.loads(payload) for payload in rows]

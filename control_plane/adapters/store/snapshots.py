@@ -1,8 +1,8 @@
 """Published snapshots in Postgres; the reconciler writes, the API's long-poll reads."""
 
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import delete, func, insert, or_, select, tuple_, update
@@ -106,3 +106,8 @@ async def drained_at(session: AsyncSession, deployment_ids: Collection[UUID], re
 
 async def routers(session: AsyncSession) -> Sequence[RouterRow]:
     return (await session.scalars(select(RouterRow))).all()
+
+
+async def forget_routers(session: AsyncSession, silent: timedelta) -> None:
+    """Remove routers not heard of for so long."""
+    await session.execute(delete(RouterRow).where(RouterRow.seen_at < func.clock_timestamp() - silent))

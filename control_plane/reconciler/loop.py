@@ -1,0 +1,161 @@
+"""One leader, one task per resource.
+
+Each task looks when it is woken and once a period, and nothing it meets stops another: with MLflow or Redis dead a
+rollback is routed as fast as ever.
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from uuid import uuid4
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from control_plane.adapters import bus, store
+from control_plane.adapters.artifacts import ArtifactCache
+from control_plane.adapters.deployers.external import ExternalDeployer
+from control_plane.adapters.deployers.local import LocalDeployer
+from control_plane.adapters.registry import Registry
+from control_plane.adapters.store import lease
+from control_plane.adapters.store.lease import Lease, LeaseLost
+from control_plane.adapters.store.wake import Wake, listening
+from control_plane.errors import Unavailable
+from control_plane.reconciler import (
+    reconcile_aliases,
+    reconcile_deployments,
+    reconcile_registry,
+    reconcile_rollouts,
+    reconcile_routers,
+    reconcile_snapshot,
+)
+from control_plane.reconciler.context import Context
+from control_plane.settings import ReconcilerSettings
+from control_plane.telemetry import mark_ready
+
+LEASE = "reconciler"
+_LOOK_S = 1.0
+_REST_S = 0.05  # between two looks of one resource, however often it is woken
+_LONGEST_S = 15.0  # between two looks of a resource that keeps failing
+_STALLED_MS = 4_000  # a transaction idle for longer is ended: it would hold the lease row of a stopped leader
+
+log = structlog.get_logger()
+
+
+async def run(settings: ReconcilerSettings) -> None:
+    """Lead whenever nobody else does, until cancelled."""
+    dsn = settings.postgres_dsn.get_secret_value()
+    holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+    ttl = timedelta(seconds=settings.lease_s)
+    async with AsyncExitStack() as stack:
+        engine = store.create_engine(dsn, stalled_ms=_STALLED_MS)
+        stack.push_async_callback(engine.dispose)
+        sessions = store.sessions(engine)
+        redis = bus.connect(settings.redis_url)
+        stack.push_async_callback(redis.aclose)
+        registry = Registry(settings.mlflow_url)
+        stack.push_async_callback(registry.aclose)
+        artifacts = ArtifactCache(settings.home, registry)
+        servers, elsewhere = LocalDeployer(settings.home, artifacts), ExternalDeployer()
+        stack.push_async_callback(servers.aclose)
+        stack.push_async_callback(elsewhere.aclose)
+        wake = await stack.enter_async_context(listening(dsn))
+        mark_ready()  # waiting for the lease is what a second reconciler is for
+        while True:
+            mine = await _next_lease(sessions, holder, ttl)
+            context = Context(settings, sessions, redis, registry, artifacts, servers, elsewhere, mine)
+            log.info("leading", epoch=mine.epoch)
+            try:
+                await _lead(context, wake, ttl)
+            except* LeaseLost as lost:
+                log.warning("leadership lost", epoch=mine.epoch, why=str(lost.exceptions[0]))
+            finally:
+                await _give_back(sessions, mine)
+
+
+async def _next_lease(sessions: async_sessionmaker[AsyncSession], holder: str, ttl: timedelta) -> Lease:
+    while True:
+        try:
+            async with sessions.begin() as session:
+                if mine := await lease.acquire(session, LEASE, holder, ttl):
+                    return mine
+        except (SQLAlchemyError, OSError) as exc:
+            log.warning("the lease cannot be asked for", error=repr(exc))
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _lead(context: Context, wake: Wake, ttl: timedelta) -> None:
+    """Until the lease is lost. A task that ends otherwise is a mistake of ours and ends the process."""
+    published, deployments = reconcile_snapshot.Memory(), reconcile_deployments.Memory()
+    routers, registered, mirrored = reconcile_routers.Memory(), reconcile_registry.Memory(), reconcile_aliases.Memory()
+
+    async def registry_side() -> None:
+        listing = await reconcile_registry.look(context, registered)
+        await reconcile_aliases.look(context, mirrored, listing)
+
+    looks: dict[str, tuple[float, Callable[[], Awaitable[None]]]] = {
+        "snapshot": (_LOOK_S, lambda: reconcile_snapshot.look(context, published)),
+        "rollouts": (_LOOK_S, lambda: reconcile_rollouts.look(context)),
+        "deployments": (_LOOK_S, lambda: reconcile_deployments.look(context, deployments)),
+        "routers": (_LOOK_S, lambda: reconcile_routers.look(context, routers)),
+        "registry": (context.settings.registry_poll_s, registry_side),
+    }
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_renew(context, ttl), name="lease")
+            for name, (period_s, look) in looks.items():
+                group.create_task(_repeat(name, look, wake.bell(), period_s), name=name)
+    finally:
+        wake.forget()
+        await deployments.aclose()
+        await registered.aclose()
+
+
+async def _renew(context: Context, ttl: timedelta) -> None:
+    renewed = time.monotonic()
+    while True:
+        await asyncio.sleep(min(1.0, ttl.total_seconds() / 5))
+        try:
+            async with context.sessions.begin() as session:
+                await lease.renew(session, context.lease, ttl)
+            renewed = time.monotonic()
+        except (SQLAlchemyError, OSError) as exc:
+            log.warning("the lease cannot be renewed", error=repr(exc))
+            if time.monotonic() - renewed > ttl.total_seconds():
+                raise LeaseLost("The database did not answer for as long as the lease lasts.") from exc
+
+
+async def _repeat(name: str, look: Callable[[], Awaitable[None]], bell: asyncio.Event, period_s: float) -> None:
+    failures = 0
+    while True:
+        bell.clear()
+        try:
+            await look()
+            failures = 0
+        except LeaseLost:
+            raise
+        except Exception as exc:
+            failures += 1
+            expected = isinstance(exc, (Unavailable, SQLAlchemyError, OSError))
+            log.warning("a look failed", resource=name, failures=failures, error=repr(exc), exc_info=not expected)
+        rest_s = min(_REST_S * 2**failures, _LONGEST_S)
+        await asyncio.sleep(rest_s)
+        try:
+            async with asyncio.timeout(max(period_s - rest_s, 0)):
+                await bell.wait()
+        except TimeoutError:
+            pass
+
+
+async def _give_back(sessions: async_sessionmaker[AsyncSession], mine: Lease) -> None:
+    """So that the next leader need not wait for the lease to expire."""
+    try:
+        async with sessions.begin() as session:
+            await lease.release(session, mine)
+    except (SQLAlchemyError, OSError) as exc:
+        log.warning("the lease cannot be given back", error=repr(exc))
