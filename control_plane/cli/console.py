@@ -103,15 +103,17 @@ def to_json(value: object) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> "RenderableType":
-    """A plain table that wraps instead of cutting; a column named with a leading `#` is set to the right."""
+    """A plain table that wraps instead of cutting. `#` before a column's name sets it to the right, `=` keeps it on
+    one line: mark what must not break, and leave one column that may."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False)
+    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
+        name, right = column.lstrip("#="), column.startswith("#")
         made.add_column(
-            column.removeprefix("#"), justify="right" if column.startswith("#") else "left", overflow="fold"
+            name, justify="right" if right else "left", no_wrap=right or column.startswith("="), overflow="fold"
         )
     lines = [[Text(_cell(cell)) for cell in row] for row in rows]
     for line in lines:

@@ -55,7 +55,7 @@ def list_jobs(
     with connect.admin() as cp:
         found = cp.jobs(model=model, limit=limit).items
     rows = [(job.id, job.kind, job.model, job.state, job.created_by, ago(job.created_at)) for job in found]
-    show(found, as_json, table(["id", "kind", "model", "state", "by", "age"], rows))
+    show(found, as_json, table(["=id", "=kind", "model", "=state", "by", "=age"], rows))
 
 
 def show_job(job: JobId, as_json: Json = False) -> None:

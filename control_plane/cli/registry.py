@@ -26,7 +26,7 @@ def models(as_json: Json = False) -> None:
     """Registered models and who is Production of each."""
     with connect.admin() as cp:
         found = cp.models().items
-    columns = ["model", "problem", "production", "previous", "staging", "newest", "rollout"]
+    columns = ["model", "=problem", "=production", "=previous", "=staging", "=newest", "=rollout"]
     rows = [
         (
             model.name,
@@ -46,7 +46,7 @@ def versions(model: Model, as_json: Json = False) -> None:
     """Versions of MODEL, newest first."""
     with connect.admin() as cp:
         found = cp.versions(model).items
-    columns = ["version", "stage", "since", "semver", "metric", "#value", "server", "digest"]
+    columns = ["=version", "=stage", "=since", "semver", "metric", "=server"]
     show(found, as_json, table(columns, (_version(version) for version in found)))
 
 
@@ -55,7 +55,7 @@ def timeline(model: Model, as_of: AsOf = None, as_json: Json = False) -> None:
     with connect.admin() as cp:
         found = cp.timeline(model, as_of=None if as_of is None else _moment(as_of))
     production = found.production_version or "no version"
-    columns = ["at (UTC)", "version", "to", "by", "why"]
+    columns = ["=at (UTC)", "=version", "=to", "by", "why"]
     rows = [(moment(e.at), e.version, e.to_stage, e.actor, e.reason) for e in found.events]
     head = f"At {moment(found.as_of)} UTC {production} was Production of {model}."
     show(found, as_json, head, "", table(columns, rows))
@@ -69,7 +69,7 @@ def performance(
     """How the versions of MODEL did: requests, latency, and quality where the truth is known."""
     with connect.admin() as cp:
         found = cp.performance(model, period=period)
-    columns = ["version", "#requests", "#failures", "#p95 ms", "#labelled", "#accuracy", "#precision", "#recall"]
+    columns = ["version", "#requests", "#failed", "#p95 ms", "#labelled", "#accuracy", "#precision", "#recall"]
     rows = [
         (v.version, v.predictions, v.failures, v.latency_ms_p95, v.labelled, v.accuracy, v.precision, v.recall)
         for v in found.versions
@@ -78,18 +78,14 @@ def performance(
 
 
 def _version(version: "VersionView") -> tuple[object, ...]:
-    server = version.deployment.state if version.deployment else None
-    digest = (version.digest or "").removeprefix("sha256:")[:8]
-    since = ago(version.stage_since)
+    metric = None if version.metric_value is None else f"{version.metric} {version.metric_value:.4g}"
     return (
         version.version,
         "gone" if version.deleted_at else version.stage,
-        since,
+        ago(version.stage_since),
         version.semver,
-        version.metric,
-        version.metric_value,
-        server,
-        digest,
+        metric,
+        version.deployment.state if version.deployment else None,
     )
 
 

@@ -84,9 +84,9 @@ def list_rollouts(
     """Rollouts, newest first."""
     with connect.admin() as cp:
         found = cp.rollouts(model=model, open=True if open_only else None, limit=limit).items
-    columns = ["id", "model", "from", "to", "strategy", "phase", "#percent", "age"]
+    columns = ["=id", "model", "=versions", "=phase", "=age"]
     rows = [
-        (r.id, r.model, r.stable_version, r.candidate_version, r.strategy, r.phase, r.weight, ago(r.created_at))
+        (r.id, r.model, f"{r.stable_version or '-'} -> {r.candidate_version}", r.phase, ago(r.created_at))
         for r in found
     ]
     show(found, as_json, table(columns, rows))
@@ -172,7 +172,7 @@ def _told(rollout: "RolloutView", began: float | None) -> str:
         moved = f"{stable} -> {rollout.candidate_version}, {rollout.phase}, {rollout.weight:g} % so far"
     if began is not None:
         return f"{rollout.model}: {moved}; every router answers so after {time.monotonic() - began:.1f} s."
-    hint = "" if rollout.applied else f" Watch it with `mlcp rollouts show {rollout.id}`."
+    hint = "" if rollout.applied else f"\nmlcp rollouts show {rollout.id}"
     return f"{rollout.model}: {moved}.{hint}"
 
 
@@ -193,4 +193,4 @@ def _described(rollout: "RolloutView") -> list[str]:
 def _split(traffic: "TrafficView") -> "list[RenderableType]":
     how = "set by hand" if traffic.fixed else "by a rollout" if traffic.rollout_id else "all to Production"
     rows = [(arm.version, arm.variant, f"{arm.percent:g}") for arm in traffic.arms]
-    return [f"{traffic.model}: {how} (revision {traffic.revision}).", table(["version", "variant", "#percent"], rows)]
+    return [f"{traffic.model}: {how} (revision {traffic.revision}).", table(["=version", "=variant", "#percent"], rows)]

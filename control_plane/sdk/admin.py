@@ -8,14 +8,13 @@ reason at once; nothing is checked twice here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from control_plane.sdk.transport import Call, path, read, write
 
 if TYPE_CHECKING:  # `binding` resolves these from `answers` when an answer is there to be read
-    from datetime import datetime
-    from uuid import UUID
-
     from control_plane.sdk.answers import (
         AuditVerification,
         AuditView,

@@ -48,7 +48,7 @@ def _read(build: Callable[..., Call[T]], response: httpx.Response) -> T:
     from pydantic import ValidationError
 
     try:
-        answer: T = _adapter(build).validate_json(response.content or b"null")
+        answer: T = adapter(build).validate_json(response.content or b"null")
     except ValidationError as exc:
         first = exc.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the body"
@@ -58,7 +58,7 @@ def _read(build: Callable[..., Call[T]], response: httpx.Response) -> T:
 
 
 @lru_cache(maxsize=128)
-def _adapter(build: Callable[..., Any]) -> "TypeAdapter[Any]":
+def adapter(build: Callable[..., Any]) -> "TypeAdapter[Any]":
     """Made on first use: pydantic and the answers are imported while the server is already at work."""
     from pydantic import TypeAdapter
 
