@@ -5,6 +5,7 @@ the package index by pip. Everything installed is pinned and verified by hash, a
 """
 
 import argparse
+import ast
 import os
 import re
 import shutil
@@ -19,10 +20,10 @@ BOOT = ROOT / ".venv-boot"
 _OLDEST_UV = (0, 9)
 # uv does not read pip's settings; a machine set up for pip must work all the same.
 _PIP_TO_UV = {
-    "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
-    "PIP_EXTRA_INDEX_URL": "UV_INDEX",
-    "PIP_FIND_LINKS": "UV_FIND_LINKS",
-    "PIP_CERT": "SSL_CERT_FILE",
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "cert": "SSL_CERT_FILE",
 }
 
 
@@ -84,26 +85,32 @@ def _pin_of_uv() -> str:
 
 def _environment() -> Mapping[str, str]:
     environment = dict(os.environ)
+    configured = _pip_settings()
     for pip, uv in _PIP_TO_UV.items():
-        if value := os.environ.get(pip) or _pip_setting(pip):
+        if value := os.environ.get(f"PIP_{pip.upper().replace('-', '_')}") or configured.get(pip):
             environment.setdefault(uv, value)
+    environment.setdefault("UV_SYSTEM_CERTS", "true")
     # As pip does: a version may come from any index. Hashes decide what it may contain.
     environment.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     environment.pop("VIRTUAL_ENV", None)
     return environment
 
 
-def _pip_setting(variable: str) -> str:
-    """What pip's own configuration files say, one value; empty if they say nothing or there is no pip."""
-    name = variable.removeprefix("PIP_").lower().replace("_", "-")
+def _pip_settings() -> Mapping[str, str]:
+    """What pip's own configuration files say, a line of text each; nothing if there is no pip."""
     boot = BOOT / "bin" / "python"
-    python = str(boot) if boot.exists() else sys.executable
-    command = [python, "-m", "pip", "config", "get", f"global.{name}"]
+    command = [str(boot) if boot.exists() else sys.executable, "-m", "pip", "config", "list"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    return " ".join(done.stdout.split()) if done.returncode == 0 else ""
+    found: dict[str, str] = {}
+    for line in done.stdout.splitlines() if done.returncode == 0 else ():
+        section_and_name, _, value = line.partition("=")
+        section, _, name = section_and_name.partition(".")
+        if section in ("global", "install"):
+            found[name] = " ".join(str(ast.literal_eval(value)).split())
+    return found
 
 
-def _version(uv: str) -> tuple[int, ...]:
+def _versiondef _version(uv: str) -> tuple[int, ...]:
     if not Path(uv).exists():
         return ()
     shown = subprocess.run([uv, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
