@@ -110,7 +110,7 @@ def _pip_settings() -> Mapping[str, str]:
     return found
 
 
-def _versiondef _version(uv: str) -> tuple[int, ...]:
+def _version(uv: str) -> tuple[int, ...]:
     if not Path(uv).exists():
         return ()
     shown = subprocess.run([uv, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
