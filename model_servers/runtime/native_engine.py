@@ -81,7 +81,7 @@ class NativeEngine:
 
     def _heads(self, scores: NDArray[np.float64]) -> list[bytes]:
         """Each answer without its closing brace."""
-        match self._problem:
+        match self._problem:  # binary, multiclass, else regression
             case "binary":
                 yes, no, threshold = self._yes, self._no, self._threshold
                 return [
@@ -95,7 +95,7 @@ class NativeEngine:
                     b'{"output":{"label":%b,"probability":%b}' % (labels[k], repr(float(scores[i, k])).encode())
                     for i, k in enumerate(best)
                 ]
-            case "regression":
+            case _:
                 return [b'{"output":{"value":%b}' % repr(value).encode() for value in scores.tolist()]
 
 

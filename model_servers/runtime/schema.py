@@ -27,11 +27,13 @@ def of_feature(feature: Feature) -> Json:
     """Ranges and categories are described, not enforced: a customer outside them is served and counted."""
     kind = _JSON_TYPE[feature.type]
     schema: Json = {"type": [kind, "null"] if feature.nullable else kind}
-    notes = [feature.description] if feature.description else []
+    notes: list[str] = []
     if feature.range:
         notes.append(f"Usually {_plain(feature.range[0])} to {_plain(feature.range[1])}.")
     if feature.categories:
         notes.append("Known values: " + ", ".join(feature.categories[:50]) + "; others are served as unseen.")
+    if feature.description:
+        notes.insert(0, feature.description.removesuffix(".") + "." * bool(notes))
     if notes:
         schema["description"] = " ".join(notes)
     schema["examples"] = [example_of(feature)]

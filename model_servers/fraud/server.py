@@ -1,0 +1,19 @@
+"""Server of fraud. Generated from model.yaml by `mlcp generate fraud`: do not edit.
+
+Run: python -m model_servers.fraud.server --artifact DIR --version 3 --digest sha256:...
+"""
+
+# fmt: off
+
+import sys
+from pathlib import Path
+
+from model_servers.runtime import standalone
+
+
+def main() -> int:
+    return standalone.main(Path(__file__).with_name("model.yaml"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
