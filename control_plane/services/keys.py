@@ -45,7 +45,7 @@ def digest(secret: str) -> bytes:
 async def authenticate(session: AsyncSession, secret: str, *, now: datetime) -> Principal:
     """Raises Unauthenticated for a key that is unknown, expired or revoked, without saying which."""
     holder = await store.by_hash(session, digest(secret))
-    if holder is None or not _alive(holder, now):
+    if holder is None or not alive(holder, now):
         raise Unauthenticated("The key is not valid: unknown, expired or revoked.")
     await store.used(session, holder.key, now=now)
     principal, key = holder.principal, holder.key
@@ -64,10 +64,10 @@ async def create(session: AsyncSession, spec: KeySpec, *, cause: Cause, now: dat
 async def rotate(session: AsyncSession, key_id: UUID, reason: str, *, cause: Cause, now: datetime) -> KeyCreated:
     """A new key in place of an old one, for the same principal, scopes and expiry. The old one ends at once."""
     old = await store.load(session, key_id, lock=True)
-    if not _alive(old, now):
+    if not alive(old, now):
         raise Conflict(f"Key {key_id} is revoked or has expired; make a new one.", key=str(key_id))
     secret = new_secret()
-    fresh = await _save(session, old.principal.id, secret, list(old.key.scopes), old.key.expires_at, now=now)
+    fresh = await save(session, old.principal.id, secret, list(old.key.scopes), old.key.expires_at, now=now)
     await store.revoke(session, key_id, now=now)
     made = await store.load(session, fresh)
     await wake.notify(session, "keys")
@@ -95,7 +95,8 @@ def principal_view(row: PrincipalRow) -> PrincipalView:
     return PrincipalView.model_validate(row, from_attributes=True)
 
 
-def _alive(holder: Holder, now: datetime) -> bool:
+def alive(holder: Holder, now: datetime) -> bool:
+    """Whether the key works at `now`."""
     key = holder.key
     expired = key.expires_at is not None and key.expires_at <= now
     return key.revoked_at is None and not expired and holder.principal.disabled_at is None
@@ -106,11 +107,11 @@ async def _issue(
 ) -> tuple[Holder, str]:
     owner = await store.principal(session, spec.person, spec.role, list(spec.models), now=now)
     secret = new_secret()
-    key_id = await _save(session, owner, secret, [scope.value for scope in spec.scopes], expires, now=now)
+    key_id = await save(session, owner, secret, [scope.value for scope in spec.scopes], expires, now=now)
     return await store.load(session, key_id), secret
 
 
-async def _save(
+async def save(
     session: AsyncSession, owner: UUID, secret: str, scopes: list[str], expires: datetime | None, *, now: datetime
 ) -> UUID:
     shown = secret[:_SHOWN]

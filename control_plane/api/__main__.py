@@ -1,0 +1,38 @@
+"""`python -m control_plane.api`: the admin API as a process."""
+
+import socket
+import sys
+
+import uvicorn
+
+from control_plane import telemetry
+from control_plane.api.app import create_app
+from control_plane.settings import ApiSettings
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            telemetry.mark_ready()
+
+
+def main() -> int:
+    settings = ApiSettings()  # pyright: ignore[reportCallIssue]  (the environment fills it)
+    telemetry.configure_logging("api", level=settings.log_level)
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.api_host,
+        port=settings.api_port,
+        log_config=None,
+        access_log=False,  # our own line per request has its id
+        lifespan="on",
+        timeout_graceful_shutdown=10,
+    )
+    server = _Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

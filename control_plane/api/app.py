@@ -1,0 +1,56 @@
+"""Builds the admin API. Nothing happens at import."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI
+
+from control_plane.adapters import store
+from control_plane.api import (
+    audit,
+    data_plane,
+    health,
+    jobs,
+    keys,
+    models,
+    outcomes,
+    problems,
+    releases,
+    rollouts,
+    webhooks,
+)
+from control_plane.api.middleware import BodyLimit, RequestId
+from control_plane.errors import ControlPlaneError, StoreUnavailable
+from control_plane.settings import ApiSettings
+
+_CLASSIC = (health.router, models.router, releases.router, rollouts.experiments)  # also at the root, as ever
+_OURS = (rollouts.router, jobs.router, keys.router, audit.router, outcomes.router, webhooks.router, data_plane.router)
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, object]]:
+        engine = store.create_engine(settings.postgres_dsn.get_secret_value(), pooler=settings.transaction_pooler)
+        try:
+            yield {"sessionmaker": store.sessions(engine), "settings": settings}
+        finally:
+            await engine.dispose()
+
+    app = FastAPI(
+        title="mlcp admin API",
+        version=version("mlcp"),
+        description="Releases of machine-learning models: who answers which customer, and the proof of it.",
+        lifespan=lifespan,
+        responses=problems.responses(ControlPlaneError, StoreUnavailable),
+    )
+    problems.install(app)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(RequestId)
+    api = APIRouter(prefix="/api/v1")
+    for router in (*_CLASSIC, *_OURS):
+        api.include_router(router)
+    app.include_router(api)
+    for router in _CLASSIC:
+        app.include_router(router, include_in_schema=False)
+    return app

@@ -1,0 +1,85 @@
+"""Who asks, and whether they may: the only place of the API where that is decided."""
+
+import hmac
+import re
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.adapters import store
+from control_plane.adapters.store import jobs, rollouts
+from control_plane.api.deps import Now
+from control_plane.domain import governance
+from control_plane.domain.audit import Actor
+from control_plane.domain.governance import Action
+from control_plane.domain.model_config import MODEL_NAME
+from control_plane.errors import Forbidden, NotFound, Unauthenticated
+from control_plane.services import keys
+from control_plane.services.cutover import Cause
+from control_plane.services.keys import Principal
+
+_BEARER = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer mlcp_...`.")
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
+
+
+@dataclass(frozen=True, slots=True)
+class Requires:
+    """A dependency that lets through whoever may do `action` on the model the path is about.
+
+    Runs in a transaction of its own, over before the request's begins, so that noting a key's use never makes two
+    requests wait for each other.
+    """
+
+    action: Action
+
+    async def __call__(self, request: Request, credentials: Credentials, now: Now) -> Principal:
+        if credentials is None:
+            raise Unauthenticated("Send a key: Authorization: Bearer mlcp_...")
+        async with store.transaction(request.state.sessionmaker) as session:
+            principal = await keys.authenticate(session, credentials.credentials, now=now)
+            permit(principal, self.action, None)
+            model = await _model(session, request)
+        if model is not None:
+            permit(principal, self.action, model)
+        return principal
+
+
+def permit(principal: Principal, action: Action, model: str | None) -> None:
+    """Raises Forbidden with the reason when the principal may not."""
+    if (why := governance.refusal(principal.grant, action, model)) is not None:
+        raise Forbidden(why, role=principal.grant.role, action=action)
+
+
+def cause(principal: Principal, request: Request) -> Cause:
+    """What the audit says about a request."""
+    actor = Actor(principal.person, principal.grant.role, str(principal.key_id))
+    return Cause(actor, "api", request.state.request_id)
+
+
+def check_token(credentials: HTTPAuthorizationCredentials | None, expected: SecretStr | None) -> None:
+    """The routers' shared token. Raises Unauthenticated; a token that was never set is right for nobody."""
+    given = credentials.credentials if credentials else ""
+    if expected is None or not hmac.compare_digest(given.encode(), expected.get_secret_value().encode()):
+        raise Unauthenticated("This route is for routers, with their shared token.")
+
+
+async def _model(session: AsyncSession, request: Request) -> str | None:
+    """The model the path names, itself or by the id of something that belongs to it."""
+    path = request.path_params
+    if (name := path.get("model")) is not None:
+        if not re.fullmatch(MODEL_NAME, name):
+            raise NotFound("There is no model of that name.")
+        return str(name)
+    try:
+        if "rollout_id" in path:
+            return (await rollouts.load(session, UUID(path["rollout_id"]))).model
+        if "job_id" in path:
+            return (await jobs.load(session, UUID(path["job_id"]))).model
+    except ValueError:  # no UUID: the route's own validation says so
+        return None
+    return None

@@ -1,0 +1,67 @@
+"""What a route may ask for. One Annotated alias per dependency."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Query, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.adapters import store
+from control_plane.contracts.base import Text
+from control_plane.errors import InvalidInput
+from control_plane.services.evidence import Defaults
+from control_plane.services.promotion import Policy
+from control_plane.settings import ApiSettings
+
+
+async def _session(request: Request) -> AsyncIterator[AsyncSession]:
+    """One request, one transaction: commit on success, before the answer leaves; roll back on any exception."""
+    async with store.transaction(request.state.sessionmaker) as session:
+        yield session
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _settings(request: Request) -> ApiSettings:
+    settings: ApiSettings = request.state.settings
+    return settings
+
+
+Session = Annotated[AsyncSession, Depends(_session, scope="function")]
+Now = Annotated[datetime, Depends(_now)]
+Settings = Annotated[ApiSettings, Depends(_settings)]
+
+
+def _policy(settings: Settings) -> Policy:
+    defaults = Defaults(settings.auto_promote_threshold, settings.performance_degradation_threshold)
+    return Policy(defaults, timedelta(seconds=settings.warm_s))
+
+
+def _live_within(settings: Settings) -> timedelta:
+    return timedelta(seconds=settings.router_live_s)
+
+
+PolicyDep = Annotated[Policy, Depends(_policy)]
+LiveWithin = Annotated[timedelta, Depends(_live_within)]
+Limit = Annotated[int, Query(ge=1, le=200, description="Items in one answer.")]
+Cursor = Annotated[Text | None, Query(max_length=100, description="`next` of the page before.")]
+Filter = Annotated[Text | None, Query(max_length=200)]
+
+
+def uuid_cursor(cursor: str | None) -> UUID | None:
+    try:
+        return None if cursor is None else UUID(cursor)
+    except ValueError as exc:
+        raise InvalidInput("The cursor cannot be used.", reasons=["query.cursor: not one this list gave out"]) from exc
+
+
+def number_cursor(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 18:
+        raise InvalidInput("The cursor cannot be used.", reasons=["query.cursor: not one this list gave out"])
+    return int(cursor)

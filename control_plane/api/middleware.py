@@ -1,0 +1,95 @@
+"""What happens around every request: an id, a line in the log, a limit on the body."""
+
+import re
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from control_plane.adapters.store import ids
+from control_plane.api import problems
+from control_plane.errors import TooLarge
+
+log = structlog.get_logger()
+_GIVEN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_DRAIN = 64 * 2**20  # bytes of a refused body still read, so that the client gets to see the answer
+
+
+class RequestId:
+    """Outermost. The caller's X-Request-Id if it can be used, else our own; in the answer, the log and the audit."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = _header(scope, b"x-request-id")
+        request_id = given.decode() if given and _GIVEN.fullmatch(given) else str(ids.new())
+        state: MutableMapping[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        status, began = 0, time.perf_counter()
+
+        async def tell(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
+                message = {**message, "headers": [*headers, (b"x-request-id", request_id.encode())]}
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, tell)
+            finally:
+                took = round((time.perf_counter() - began) * 1_000, 1)
+                log.info("request", method=scope["method"], path=scope["path"], status=status, ms=took)
+
+
+class BodyLimit:
+    """Reads the body before anyone else does and refuses one above `limit` bytes with 413, declared or not."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app, self._limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body, size, more = bytearray(), 0, True
+        while more and size <= self._limit + _DRAIN:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            piece = message.get("body", b"")
+            size += len(piece)
+            if size <= self._limit:
+                body += piece
+            more = message.get("more_body", False)
+        if size > self._limit:
+            await self._refuse(scope, receive, send)
+            return
+        read = False
+
+        async def replay() -> Message:
+            nonlocal read
+            if read:
+                return await receive()
+            read = True
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        await self._app(scope, replay, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = TooLarge(f"The body is larger than {self._limit} bytes.", limit=self._limit)
+        log.info("refused", slug=error.type, status=error.status, detail=error.detail)
+        answer = problems.render(error, instance=scope["path"], trace_id=scope["state"]["request_id"])
+        answer.headers["Connection"] = "close"
+        await answer(scope, receive, send)
+
+
+def _header(scope: Scope, name: bytes) -> bytes | None:
+    return next((value for key, value in scope["headers"] if key == name), None)

@@ -1,0 +1,51 @@
+"""Routes of /outcomes and /predictions."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Depends, Request, Response
+from pydantic import Field
+
+from control_plane.api.auth import Requires, permit
+from control_plane.api.deps import Now, Session
+from control_plane.api.once import Key, Once
+from control_plane.api.problems import responses
+from control_plane.contracts.models import PredictionView
+from control_plane.contracts.outcomes import OutcomesAccepted, OutcomeSpec
+from control_plane.domain.governance import Action
+from control_plane.errors import Forbidden, IdempotencyMismatch, InvalidInput, NotFound, Unauthenticated
+from control_plane.services import outcomes, predictions
+from control_plane.services.keys import Principal
+
+router = APIRouter(tags=["predictions"], responses=responses(Unauthenticated, Forbidden, InvalidInput))
+Batch = Annotated[list[OutcomeSpec], Field(min_length=1, max_length=5_000)]
+
+
+@router.post("/outcomes", status_code=201, response_model=OutcomesAccepted, responses=responses(IdempotencyMismatch))
+async def report_outcomes(
+    body: Annotated[Batch | OutcomeSpec, Body()],
+    request: Request,
+    session: Session,
+    principal: Annotated[Principal, Depends(Requires(Action.REPORT_OUTCOME))],
+    now: Now,
+    key: Key = None,
+) -> OutcomesAccepted | Response:
+    """What really happened, one outcome or a list. All are stored before the answer leaves, or none is."""
+    specs = [body] if isinstance(body, OutcomeSpec) else body
+
+    async def act() -> OutcomesAccepted:
+        return await outcomes.report(session, specs, grant=principal.grant, now=now)
+
+    return await Once(request, session, principal, key, now)(act, status=201)
+
+
+@router.get("/predictions/{prediction_id}", responses=responses(NotFound))
+async def get_prediction(
+    prediction_id: UUID,
+    session: Session,
+    principal: Annotated[Principal, Depends(Requires(Action.READ_PREDICTION))],
+) -> PredictionView:
+    """One logged prediction with its outcomes. Personal data."""
+    view = await predictions.view(session, prediction_id)
+    permit(principal, Action.READ_PREDICTION, view.model)
+    return view

@@ -1,0 +1,87 @@
+"""Routes of /rollouts and of the classic /experiments."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from control_plane.adapters.store import rollouts as store
+from control_plane.adapters.store import routers
+from control_plane.api.auth import Requires, cause
+from control_plane.api.deps import Cursor, Filter, Limit, LiveWithin, Now, PolicyDep, Session, uuid_cursor
+from control_plane.api.once import Key, Once
+from control_plane.api.problems import responses
+from control_plane.contracts.base import Page
+from control_plane.contracts.rollouts import ExperimentView, ReasonSpec, RolloutView
+from control_plane.domain.governance import Action, covers
+from control_plane.domain.rollouts import Strategy
+from control_plane.errors import Conflict, Forbidden, IdempotencyMismatch, InvalidInput, NotFound, Unauthenticated
+from control_plane.services import rollouts
+from control_plane.services.keys import Principal
+
+_READ = responses(Unauthenticated, Forbidden, InvalidInput)
+router = APIRouter(prefix="/rollouts", tags=["rollouts"], responses=_READ)
+experiments = APIRouter(prefix="/experiments", tags=["rollouts"], responses=_READ)
+Reader = Annotated[Principal, Depends(Requires(Action.READ))]
+
+
+@router.get("")
+async def list_rollouts(
+    session: Session,
+    reader: Reader,
+    live_within: LiveWithin,
+    model: Filter = None,
+    open_only: Annotated[bool, Query(alias="open", description="Leave out those that have ended.")] = False,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Page[RolloutView]:
+    """Newest first."""
+    before = uuid_cursor(cursor)
+    entries = await store.page(session, before=before, limit=limit, model=model, open_only=open_only)
+    live = await routers.live(session, live_within)
+    shown = [rollouts.shown(entry, live) for entry in entries if covers(reader.grant.models, entry.model)]
+    return Page(items=shown, next=str(entries[-1].id) if len(entries) == limit else None)
+
+
+@router.get("/{rollout_id}", dependencies=[Depends(Requires(Action.READ))], responses=responses(NotFound))
+async def get_rollout(rollout_id: UUID, session: Session, live_within: LiveWithin) -> RolloutView:
+    """`applied` turns true when every live router answers as this state says."""
+    return await rollouts.view(session, await store.load(session, rollout_id), live_within)
+
+
+@router.post(
+    "/{rollout_id}/{verb}",
+    response_model=RolloutView,
+    responses=responses(NotFound, Conflict, IdempotencyMismatch),
+)
+async def steer(
+    rollout_id: UUID,
+    verb: Literal["pause", "resume", "abort", "promote"],
+    body: ReasonSpec,
+    request: Request,
+    session: Session,
+    principal: Annotated[Principal, Depends(Requires(Action.STEER_ROLLOUT))],
+    policy: PolicyDep,
+    now: Now,
+    key: Key = None,
+) -> RolloutView | Response:
+    """pause: hold the weights. resume: go on. abort: all traffic back to stable. promote: skip the remaining steps."""
+
+    async def act() -> RolloutView:
+        why = cause(principal, request)
+        entry = await rollouts.steer(session, rollout_id, verb, body.reason, cause=why, now=now, warm=policy.warm)
+        return rollouts.shown(entry, ())
+
+    return await Once(request, session, principal, key, now)(act)
+
+
+@experiments.get("")
+async def list_experiments(
+    session: Session, reader: Reader, model: Filter = None, limit: Limit = 50, cursor: Cursor = None
+) -> Page[ExperimentView]:
+    """Rollouts that compare two versions on customers' traffic, newest first."""
+    comparing = (Strategy.AB_TEST, Strategy.CANARY)
+    before = uuid_cursor(cursor)
+    entries = await store.page(session, before=before, limit=limit, model=model, strategies=comparing)
+    shown = [rollouts.experiment(entry) for entry in entries if covers(reader.grant.models, entry.model)]
+    return Page(items=shown, next=str(entries[-1].id) if len(entries) == limit else None)
