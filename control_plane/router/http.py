@@ -24,13 +24,11 @@ _AHEAD: Final = 64  # pipelined requests read ahead on one connection
 
 
 class App(Protocol):
-    """What a listener asks: the route of a request line, and what to answer for an error nobody foresaw."""
+    """What a listener asks: the route of a request line."""
 
     def route(self, method: bytes, path: bytes) -> Route:
         """Raises Refused, rendered once the body has been read or refused."""
         ...
-
-    def crashed(self, request: Request, exc: Exception) -> Refused: ...
 
 
 class Listener:
@@ -53,7 +51,7 @@ class Listener:
             except ConnectionError:
                 pass  # the client left; nobody is there to be told
             except Exception as exc:  # noqa: BLE001  (one request may fail, the worker may not)
-                request.refuse(self.app.crashed(request, exc))
+                request.refuse(Refused.crashed(request.path, exc))
 
         task = asyncio.get_running_loop().create_task(guarded())
         self._tasks.add(task)
@@ -241,7 +239,7 @@ class Connection(asyncio.Protocol):
         except Refused as refused:
             request.refuse(refused)
         except Exception as exc:  # noqa: BLE001  (one request may fail, the worker may not)
-            request.refuse(self._listener.app.crashed(request, exc))
+            request.refuse(Refused.crashed(request.path, exc))
 
     def answer(self, request: Request, data: bytes) -> None:
         """Write the (rest of the) answer to `request` and turn to the next one."""

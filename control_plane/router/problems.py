@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from typing import Any, Self
+from uuid import uuid4
 
 import msgspec
+import structlog
 
 from control_plane import errors
 
 _BASE = "https://errors.control-plane.dev/"  # + slug
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Refused(Exception):
@@ -55,6 +58,13 @@ class Refused(Exception):
     @classmethod
     def too_large(cls, limit: int) -> Self:
         return cls.of(errors.TooLarge, f"At most {limit} bytes of body are read.")
+
+    @classmethod
+    def crashed(cls, path: bytes, exc: Exception) -> Self:
+        """An error nobody foresaw: the client learns a trace id, the log everything else."""
+        trace_id = uuid4().hex
+        _log.error("request.crashed", trace_id=trace_id, path=path.decode("ascii", "replace"), exc_info=exc)
+        return cls(500, "internal", "Internal error", f"Trace {trace_id} in the router's log.", trace_id=trace_id)
 
     def body(self, instance: str) -> bytes:
         document: dict[str, object] = {

@@ -9,7 +9,7 @@ import asyncio
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +20,7 @@ import structlog
 from control_plane.contracts import frames
 
 SUFFIX = ".seg"
+Done = Callable[[bool], None]
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -40,7 +41,7 @@ class Spool:
         self._size = 0
         self._full = False
         self._records: list[bytes] = []
-        self._waiting: list[asyncio.Future[bool]] = []
+        self._waiting: list[Done] = []
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "spool") if durable else None
         self._writing: asyncio.Future[int] | None = None
@@ -49,14 +50,12 @@ class Spool:
         except OSError as exc:  # a full disk at start: the first write tries again
             _log.error("spool.not_open", root=str(root), error=str(exc))
 
-    def append(self, record: bytes) -> "asyncio.Future[bool]":
-        """Queue one record; the answer is True once it is written, False when the disk refused it."""
+    def append(self, record: bytes, done: Done) -> None:
+        """Queue one record; `done` is called with True once it is written, with False when the disk refused it."""
         if not self._records and self._writing is None:
             self._loop.call_soon(self._flush)
-        logged: asyncio.Future[bool] = self._loop.create_future()
         self._records.append(record)
-        self._waiting.append(logged)
-        return logged
+        self._waiting.append(done)
 
     async def close(self) -> None:
         """Write what is queued and give the slot up."""
@@ -80,7 +79,7 @@ class Spool:
         self._writing = self._loop.run_in_executor(self._thread, self._write, records)
         self._writing.add_done_callback(lambda written: self._written(waiting, written.result()))
 
-    def _written(self, waiting: list["asyncio.Future[bool]"], count: int) -> None:
+    def _written(self, waiting: list[Done], count: int) -> None:
         self._writing = None
         _acknowledge(waiting, count)
         if self._records:
@@ -222,7 +221,9 @@ def _slots(first: int) -> Iterator[int]:
     yield from (number for number in range(1000) if number != first)
 
 
-def _acknowledge(waiting: list["asyncio.Future[bool]"], count: int) -> None:
-    for number, logged in enumerate(waiting):
-        if not logged.done():
-            logged.set_result(number < count)
+def _acknowledge(waiting: list[Done], count: int) -> None:
+    for number, done in enumerate(waiting):
+        try:
+            done(number < count)
+        except Exception:  # noqa: BLE001  (one answer may fail, the others of its tick may not)
+            _log.exception("spool.acknowledgement_failed")

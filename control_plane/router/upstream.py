@@ -1,12 +1,13 @@
 """Calls to model servers: a minimal HTTP/1.1 client on kept-alive connections, one request at a time on each.
 
 A general client costs more than the model's own answer; this one writes a prepared head and lets httptools' parser find
-the end of the answer. The only things it does beyond that are the ones a data plane cannot be without: a deadline
-for everything together, patience with a server that is just starting, and one retry when a connection breaks.
+the end of the answer, then calls back. The only things it does beyond that are the ones a data plane cannot be without:
+a deadline for everything together, patience with a server that is just starting, one retry when a connection breaks.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
@@ -18,16 +19,18 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.05  # between tries to connect
 Failure = Literal["dead", "deadline"]
 
 
-class CallFailed(Exception):
-    """No answer. `reason`: the target is dead (refused or lost, twice) or the deadline has passed."""
+class Call(Protocol):
+    """One request under way. Exactly one of the two methods is called, once."""
 
-    def __init__(self, reason: Failure) -> None:
-        super().__init__(reason)
-        self.reason: Failure = reason
+    request: bytes  # head and body
+    deadline: float  # loop time by which it is answered or has failed
+    patience: float  # loop time until which a refused connection is tried again
 
+    def answered(self, status: int, body: bytes) -> None: ...
 
-class _Lost(Exception):
-    """The connection ended before the answer did."""
+    def failed(self, reason: Failure) -> None:
+        """The target is dead (refused, or lost twice), or the deadline has passed."""
+        ...
 
 
 class _Parser(Protocol):
@@ -42,36 +45,16 @@ class Pool:
     def __init__(self, address: str) -> None:
         self.address = address
         self.idle: deque[_Connection] = deque()
-        self._open: set[_Connection] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
-    async def call(self, head: bytes, body: bytes, *, deadline: float, patience: float) -> tuple[int, bytes]:
-        """Send a request and return status and body of the answer.
-
-        `head` ends where the value of content-length begins. Both times are on the loop's clock: `deadline` for
-        everything, `patience` for retrying a refused connection.
-
-        Raises:
-            CallFailed: no answer in time. Sending twice is harmless for what this client is used for.
-        """
-        request = b"%b%d\r\n\r\n%b" % (head, len(body), body)
-        if self.idle:
-            try:
-                return await self.idle.pop().exchange(request, deadline)
-            except _Lost:  # the server closed it while we wrote, or a worker of it died
-                pass
-        else:
-            connection = await self._connect(deadline, patience)
-            try:
-                return await connection.exchange(request, deadline)
-            except _Lost:
-                pass
-        connection = await self._connect(deadline, patience)
-        try:
-            return await connection.exchange(request, deadline)
-        except _Lost as exc:
-            raise CallFailed("dead") from exc
+    def submit(self, call: Call) -> None:
+        """Carry the call out. Requests sent here are harmless when sent twice, so a lost connection is tried again."""
+        while self.idle:
+            if self.idle.pop().start(call, last=False):
+                return
+        self._spawn(call, last=False)
 
     def close(self) -> None:
         """Close idle connections now and busy ones when they are done."""
@@ -87,24 +70,41 @@ class Pool:
         else:
             self.idle.append(connection)
 
-    def lost(self, connection: "_Connection") -> None:
-        """The connection is gone."""
+    def lost(self, connection: "_Connection", call: Call | None, *, last: bool) -> None:
+        """The connection is gone, and with it the answer of `call`."""
         if connection in self.idle:
             self.idle.remove(connection)
+        if call is None:
+            return
+        if last:
+            call.failed("dead")
+        else:  # the server closed it while we wrote, or one worker of it died: another one may live
+            self._spawn(call, last=True)
 
-    async def _connect(self, deadline: float, patience: float) -> "_Connection":
+    def _spawn(self, call: Call, *, last: bool) -> None:
+        task = self._loop.create_task(self._connect(call, last=last))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, call: Call, *, last: bool) -> None:
         pause = _FIRST_PAUSE_S
+        failure: Failure = "dead"
         while True:
             try:
-                async with asyncio.timeout_at(deadline):
-                    return await self._connect_once()
-            except TimeoutError as exc:
-                raise CallFailed("deadline") from exc
-            except OSError as exc:  # refused, no such socket yet, or EAGAIN: its backlog is full
-                if self._loop.time() + pause >= min(deadline, patience):
-                    raise CallFailed("dead") from exc
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+                async with asyncio.timeout_at(call.deadline):
+                    connection = await self._connect_once()
+            except TimeoutError:
+                failure = "deadline"
+                break
+            except OSError:  # refused, no such socket yet, or EAGAIN: its backlog is full
+                if self._loop.time() + pause >= min(call.deadline, call.patience):
+                    break
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                continue
+            if connection.start(call, last=last):
+                return
+        call.failed(failure)
 
     async def _connect_once(self) -> "_Connection":
         if self.address.startswith("unix:"):
@@ -118,27 +118,28 @@ class Pool:
 
 
 class _Connection(asyncio.Protocol):
-    __slots__ = ("_answer", "_chunks", "_loop", "_parser", "_pool", "_size", "_timer", "transport")
+    __slots__ = ("_call", "_chunks", "_last", "_loop", "_parser", "_pool", "_size", "_timer", "transport")
 
     transport: asyncio.Transport
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._loop = asyncio.get_running_loop()
-        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+        self._call: Call | None = None
+        self._last = False
         self._timer: asyncio.TimerHandle | None = None
         self._chunks: list[bytes] = []
         self._size = 0
         self._parser: _Parser = httptools.HttpResponseParser(self)
 
-    async def exchange(self, request: bytes, deadline: float) -> tuple[int, bytes]:
+    def start(self, call: Call, *, last: bool) -> bool:
+        """Send the request; False if the connection is closing. `last`: a loss of it is final."""
         if self.transport.is_closing():
-            raise _Lost
-        answer: asyncio.Future[tuple[int, bytes]] = self._loop.create_future()
-        self._answer = answer
-        self._timer = self._loop.call_at(deadline, self._late)
-        self.transport.write(request)
-        return await answer
+            return False
+        self._call, self._last = call, last
+        self._timer = self._loop.call_at(call.deadline, self._late)
+        self.transport.write(call.request)
+        return True
 
     # asyncio.Protocol
 
@@ -147,54 +148,72 @@ class _Connection(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self._answer is None:  # an answer nobody asked for
+        if self._call is None:  # an answer nobody asked for
             self.transport.close()
             return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self.transport.close()
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._pool.lost(self)
-        self._fail(_Lost())
+        call, self._call = self._call, None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._pool.lost(self, call, last=self._last)
 
-    # httptools callbacks
+    # httptools
 
     def on_body(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._size > MAX_ANSWER:
-            self.transport.close()
+            self.transport.abort()
 
     def on_message_complete(self) -> None:
-        answer, timer = self._answer, self._timer
-        assert answer is not None
-        assert timer is not None
+        call, timer, chunks = self._call, self._timer, self._chunks
+        if call is None or timer is None:
+            return  # its deadline passed within this very read
         timer.cancel()
-        chunks = self._chunks
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._answer, self._chunks, self._size = None, [], 0
+        self._call, self._chunks, self._size = None, [], 0
+        status = self._parser.get_status_code()
         if self._parser.should_keep_alive():
             self._pool.done(self)
         else:
             self.transport.close()
-        if not answer.done():
-            answer.set_result((self._parser.get_status_code(), body))
+        call.answered(status, chunks[0] if len(chunks) == 1 else b"".join(chunks))
 
     def _late(self) -> None:
-        self._fail(CallFailed("deadline"))
-        self.transport.close()  # the late answer must not be taken for the next one
-
-    def _fail(self, error: Exception) -> None:
-        answer, self._answer = self._answer, None
-        if self._timer is not None:
-            self._timer.cancel()
-        if answer is not None and not answer.done():
-            answer.set_exception(error)
+        call, self._call = self._call, None
+        self.transport.abort()  # the late answer must not be taken for the next one
+        if call is not None:
+            call.failed("deadline")
 
 
-def request_head(method: str, path: str, *, host: str = "model", headers: dict[str, str] | None = None) -> bytes:
+class _Awaited:
+    """A call somebody awaits."""
+
+    def __init__(self, request: bytes, deadline: float) -> None:
+        self.request, self.deadline, self.patience = request, deadline, 0.0
+        self.answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+
+    def answered(self, status: int, body: bytes) -> None:
+        if not self.answer.done():
+            self.answer.set_result((status, body))
+
+    def failed(self, reason: Failure) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(ConnectionError(reason))
+
+
+async def fetch(pool: Pool, head: bytes, body: bytes = b"", *, seconds: float) -> tuple[int, bytes]:
+    """Status and body of one request, for what is not on the hot path. Raises ConnectionError."""
+    call = _Awaited(b"%b%d\r\n\r\n%b" % (head, len(body), body), asyncio.get_running_loop().time() + seconds)
+    pool.submit(call)
+    return await call.answer
+
+
+def request_head(method: str, path: str, *, host: str = "model", headers: Mapping[str, str] | None = None) -> bytes:
     """Everything of a request's head up to the value of content-length. ValueError for a header that is not ASCII."""
     lines = [f"{method} {path} HTTP/1.1", f"host: {host}", "content-type: application/json"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]

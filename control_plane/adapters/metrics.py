@@ -1,0 +1,44 @@
+"""Prometheus, in this one module of the control plane: metrics kept in files that all processes of a host share.
+
+A process writes under a fixed name (`router-8080-0`, `ingester`), not under its pid: a restarted one goes on counting
+where the last one stopped, and the number of files stays bounded.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Metrics:
+    """The metrics of this process, kept in `folder` under `identity`. One per process, made before any metric."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        values.ValueClass = values.MultiProcessValue(lambda: identity)  # type: ignore[no-untyped-call]
+        self._folder = folder
+        self._registry = CollectorRegistry()
+
+    def counter(self, name: str, what: str, labels: Sequence[str] = ()) -> Counter:
+        return Counter(name, what, labels, registry=self._registry)
+
+    def histogram(self, name: str, what: str, labels: Sequence[str] = ()) -> Histogram:
+        return Histogram(name, what, labels, buckets=LATENCY_BUCKETS_S, registry=self._registry)
+
+    def gauge(self, name: str, what: str, labels: Sequence[str] = ()) -> Gauge:
+        """Of several processes that set the same labels the last one counts."""
+        return Gauge(name, what, labels, registry=self._registry, multiprocess_mode="mostrecent")
+
+    def render(self) -> bytes:
+        """Every metric of every process that writes to the folder, in Prometheus' text format."""
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(self._folder))  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

@@ -1,0 +1,95 @@
+"""One worker process: a listener on the shared socket, a spool slot, a feed of snapshots."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Final
+
+import structlog
+import uvloop
+
+from control_plane.adapters import bus
+from control_plane.adapters.metrics import Metrics
+from control_plane.router import ids
+from control_plane.router.app import App
+from control_plane.router.feed import Feed
+from control_plane.router.http import Connection, Listener
+from control_plane.router.metrics import Meter
+from control_plane.router.routes import Known
+from control_plane.router.spool import Spool
+from control_plane.router.tools import Tools
+from control_plane.router.upstream import Pool
+from control_plane.settings import RouterSettings
+
+DRAIN_S: Final = 10.0
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def run(settings: RouterSettings, listening: socket.socket, slot: int, parent: int, ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or until the parent is gone. `parent`: read end of a pipe only the parent writes to."""
+    uvloop.run(_serve(settings, listening, slot, parent, ready))
+
+
+def router_id(settings: RouterSettings, slot: int) -> str:
+    """The same for the same slot of the same installation, whatever its pid."""
+    home = sha256(str(settings.home).encode()).hexdigest()[:8]
+    return f"{socket.gethostname()}-{home}-{settings.router_port}-{slot}"
+
+
+async def _serve(
+    settings: RouterSettings, listening: socket.socket, slot: int, parent: int, ready: Callable[[], None]
+) -> None:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_reader(parent, stopping.set)  # its end of the pipe closes when it dies, however it dies
+
+    meter = Meter(Metrics(settings.run / "metrics", f"router-{settings.router_port}-{slot}"))
+    spools = settings.home / "spool"
+    size = settings.spool_segment_bytes
+    predictions = Spool(spools, "predictions", slot, segment_bytes=size, durable=settings.spool_fsync == "tick")
+    outcomes = Spool(spools, "outcomes", slot, segment_bytes=size, durable=True)
+    tools = Tools(predictions, ids.generator(), meter, loop)
+    app = App(tools, outcomes)
+    listener = Listener(app)
+    app.spawn = listener.spawn
+
+    redis = bus.connect(settings.redis_url)
+    token = settings.router_token.get_secret_value() if settings.router_token else None
+    feed = Feed(
+        settings.home / "router",
+        router_id(settings, slot),
+        redis,
+        Pool(settings.api_url),
+        Known(meter),
+        app.apply,
+        token,
+    )
+    feed.load()
+    server = await loop.create_server(lambda: Connection(listener), sock=listening)
+    background = [loop.create_task(feed.run()), loop.create_task(_expire(listener))]
+    ready()
+    _log.info("worker.ready", slot=slot, pid=os.getpid())
+    await stopping.wait()
+
+    loop.remove_reader(parent)
+    server.close()
+    await listener.drain(DRAIN_S)
+    for task in background:
+        task.cancel()
+    await asyncio.gather(*background, return_exceptions=True)
+    await predictions.close()
+    await outcomes.close()
+    await feed.stop()
+    await redis.aclose()
+    _log.info("worker.stopped", slot=slot)
+
+
+async def _expire(listener: Listener) -> None:
+    while True:
+        await asyncio.sleep(1)
+        listener.expire(asyncio.get_running_loop().time())
