@@ -33,9 +33,9 @@ def async_predictions(connections: int) -> "AsyncPredictionClient":
 def _quick_httpx() -> None:
     """Keep httpx from importing its own command line, which costs a quarter of a second where click is installed.
 
-    A rollback should be on its way by then.
+    A rollback should be on its way by then. httpx itself does without where click is missing.
     """
-    if "httpx" not in sys.modules and "httpx._main" not in sys.modules:
-        stub = ModuleType("httpx._main")
-        stub.main = None  # type: ignore[attr-defined]
-        sys.modules["httpx._main"] = stub
+    if "httpx" not in sys.modules:
+        stand_in = ModuleType("httpx._main")
+        stand_in.main = lambda: None  # type: ignore[attr-defined]
+        sys.modules.setdefault("httpx._main", stand_in)

@@ -1,11 +1,12 @@
 """`mlcp audit | keys | why`: who did what, who may, and how it came to this."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from control_plane.cli import connect
-from control_plane.cli.console import Commands, Json, Limit, Reason, ago, moment, show, table
+from control_plane.cli.console import Commands, Json, Limit, Reason, moment, show, table
 from control_plane.errors import ControlPlaneError
 
 KeyId = Annotated[str, typer.Argument(help="The key's id.", metavar="ID")]
@@ -33,10 +34,8 @@ def list_audit(
     """Links of the chain, newest first."""
     with connect.admin() as cp:
         found = cp.audit(object=object, action=action, limit=limit).items
-    rows = [
-        (row.seq, moment(row.at), row.actor.person, row.action, row.object, "; ".join(row.reasons)) for row in found
-    ]
-    show(found, as_json, table(["#seq", "at (UTC)", "who", "action", "on", "why"], rows))
+    rows = [(r.seq, moment(r.at), r.actor.person, "\n".join([f"{r.action} {r.object}", *r.reasons])) for r in found]
+    show(found, as_json, table(["#seq", "=at (UTC)", "who", "what and why"], rows))
 
 
 def verify(as_json: Json = False) -> None:
@@ -53,16 +52,13 @@ def list_keys(as_json: Json = False) -> None:
     """Keys, never their secrets."""
     with connect.admin() as cp:
         found = cp.keys().items
-    columns = ["id", "person", "role", "models", "prefix", "used", "state"]
+    columns = ["=id", "=prefix", "who", "=state"]
     rows = [
         (
             key.id,
-            key.person,
-            key.role,
-            ", ".join(key.models),
             key.prefix,
-            ago(key.last_used_at),
-            "revoked" if key.revoked_at else "valid",
+            f"{key.person}: {key.role} of {', '.join(key.models)}",
+            "revoked" if key.revoked_at else "expired" if _over(key.expires_at) else "valid",
         )
         for key in found
     ]
@@ -84,7 +80,7 @@ def create(
         made = cp.create_key(
             person, role, models=models or ["*"], scopes=scopes or [], expires_in_s=expires, reason=reason
         )
-    show(made, as_json, f"{made.role} key {made.id} for {made.person}; shown this once:", made.secret)
+    show(made, as_json, f"Key {made.id}", f"of {made.person}, {made.role}; shown this once:", made.secret)
 
 
 def revoke(key: KeyId, reason: Reason, as_json: Json = False) -> None:
@@ -98,4 +94,8 @@ def rotate(key: KeyId, reason: Reason, as_json: Json = False) -> None:
     """A new key in place of an old one. Its secret is shown this once."""
     with connect.admin() as cp:
         made = cp.rotate_key(key, reason=reason)
-    show(made, as_json, f"{made.role} key {made.id} for {made.person}; shown this once:", made.secret)
+    show(made, as_json, f"Key {made.id}", f"of {made.person}, {made.role}; shown this once:", made.secret)
+
+
+def _over(expires_at: datetime | None) -> bool:
+    return expires_at is not None and expires_at <= datetime.now(UTC)

@@ -79,7 +79,7 @@ def show_routes(as_json: Json = False) -> None:
     ]
     value = {"epoch": snapshot["epoch"], "revision": snapshot["revision"], "models": snapshot["models"], "pins": pins}
     title = f"Snapshot {snapshot['epoch']}:{snapshot['revision']} of {snapshot['created_at']}"
-    show(value, as_json, table(["model", "answers", "previous", "pin"], rows, title=title))
+    show(value, as_json, table(["model", "answers", "=previous", "pin"], rows, title=title))
 
 
 def _folder() -> Path:

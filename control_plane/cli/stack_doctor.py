@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
-
-import httpx
+from typing import TYPE_CHECKING, cast
 
 from control_plane.cli import stack_state
 from control_plane.cli.stack_state import Status
+
+if TYPE_CHECKING:
+    import httpx
 
 _PORTS = (("api_port", 8000), ("router_port", 8080), ("mlflow_port", 5000))
 _HEALTH = {"api": "/health", "router": "/v2/health/live", "mlflow": "/health"}
@@ -123,6 +124,8 @@ def _processes(status: Status) -> Iterator[Finding]:
 
 
 def _endpoints(status: Status) -> Iterator[Finding]:
+    import httpx  # a third of a second that no other command should wait for
+
     for process in status.processes:
         path = _HEALTH.get(process["name"])
         if path is None or process["state"] != "ready":
@@ -139,7 +142,7 @@ def _endpoints(status: Status) -> Iterator[Finding]:
         yield Finding(what, not answer.is_success or bool(worries), worries or f"{answer.status_code} at {url}", hint)
 
 
-def _worries(answer: httpx.Response) -> str:
+def _worries(answer: "httpx.Response") -> str:
     """What a health document of ours complains about."""
     try:
         checks = cast("dict[str, str]", answer.json()["checks"])

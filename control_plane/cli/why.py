@@ -38,7 +38,7 @@ def why(
     told += _rollout(rollout) if rollout else []
     rows = [(moment(row.at), row.actor.person, row.action, "; ".join(row.reasons)) for row in story]
     value = {"prediction": prediction, "rollout": rollout, "audit": story}
-    show(value, as_json, *told, "", table(["at (UTC)", "who", "action", "why"], rows))
+    show(value, as_json, *told, "", table(["=at (UTC)", "who", "action", "why"], rows))
 
 
 def _of_rollout(cp: "ControlPlane", rollout: "RolloutView") -> "list[AuditView]":
