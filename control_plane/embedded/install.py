@@ -58,12 +58,13 @@ def _uv() -> str:
     pinned.write_text(_pin_of_uv())
     options = ["install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:"]
     options += ["-r", str(pinned)]
+    quiet = os.environ | {"PIP_ROOT_USER_ACTION": "ignore"}
     try:
         if _succeeds([sys.executable, "-m", "venv", str(BOOT)]):
-            _run([str(BOOT / "bin" / "python"), "-m", "pip", *options], os.environ)
+            _run([str(BOOT / "bin" / "python"), "-m", "pip", *options], quiet)
         elif _succeeds([sys.executable, "-m", "pip", "--version"]):  # Debian without python3-venv
             shutil.rmtree(BOOT, ignore_errors=True)
-            _run([sys.executable, "-m", "pip", *options, "--target", str(BOOT)], os.environ)
+            _run([sys.executable, "-m", "pip", *options, "--target", str(BOOT)], quiet)
         else:
             sys.exit(
                 f"mlcp: {sys.executable} has neither venv nor pip: install your system's python3-venv or python3-pip "

@@ -84,7 +84,7 @@ def create(layout: Layout) -> None:
     _folder(layout.home, passage)
     for folder in (layout.keys, layout.logs, layout.wanted, layout.ready, layout.metrics):
         _folder(folder, 0o700)
-    for name in ("redis", "mlflow/artifacts", "cache", "router/pins", "spool", "jobs", "reports"):
+    for name in ("redis", "mlflow", "mlflow/artifacts", "cache", "router", "router/pins", "spool", "jobs", "reports"):
         _folder(layout.home / name, 0o700)
     _folder(layout.run, passage)
     _folder(layout.sockets, passage)

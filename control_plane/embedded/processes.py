@@ -36,13 +36,18 @@ def identity(pid: int) -> str | None:
 
 
 def group_exists(group: int) -> bool:
+    """Whether anybody in it still runs. A dead member nobody has waited for (a container without init) counts not."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    for pid in psutil.pids():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getpgid(pid) == group and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def signal_group(group: int, number: signal.Signals) -> None:

@@ -1,0 +1,88 @@
+"""Who is told what, and in which order they start."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from control_plane.embedded import binaries, config, layout, stack
+from control_plane.embedded.child import Spec
+from control_plane.embedded.postgres import Postgres
+from control_plane.embedded.stack import Environments
+from control_plane.embedded.wanted import Wanted
+
+USERS_OWN = {"PATH": os.environ["PATH"], "MLCP_POSTGRES_DSN": "theirs", "MLCP_API_KEY": "k", "MLCP_LOG_LEVEL": "DEBUG"}
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> Environments:
+    settings = config.read({"MLCP_HOME": str(tmp_path)})
+    return stack.environments(settings, layout.of(tmp_path), _server(tmp_path), "token", USERS_OWN)
+
+
+@pytest.fixture
+def specs(tmp_path: Path, env: Environments) -> dict[str, Spec]:
+    settings, places = config.read({"MLCP_HOME": str(tmp_path)}), layout.of(tmp_path)
+    layout.create(places)
+    return {spec.name: spec for spec in stack.specs(settings, places, _server(tmp_path), env)}
+
+
+def _server(home: Path) -> Postgres:
+    return Postgres(home / "pg", home / "run" / "s" / "pg", binaries.postgres(), None)
+
+
+def test_the_data_plane_has_no_database_and_model_servers_have_no_secret(
+    specs: dict[str, Spec], env: Environments
+) -> None:
+    for name in ("router", "shipper"):
+        assert "MLCP_POSTGRES_DSN" not in specs[name].env
+        assert specs[name].env["MLCP_REDIS_URL"].startswith("unix:///")
+    wish = Wanted("id", "churn-1-abcd", ("python",), (("EXTRA", "1"),), 15.0, None, "/s")
+    told = stack.model_server(wish, env).env
+    assert told["EXTRA"] == "1"
+    assert not {"MLCP_POSTGRES_DSN", "MLCP_REDIS_URL", "MLCP_ROUTER_TOKEN", "MLCP_API_KEY"} & told.keys()
+
+
+def test_settings_of_the_user_reach_the_processes_but_not_a_foreign_database(specs: dict[str, Spec]) -> None:
+    assert specs["api"].env["MLCP_LOG_LEVEL"] == "DEBUG"
+    assert specs["api"].env["MLCP_POSTGRES_DSN"].startswith("postgresql+asyncpg://postgres@/mlcp?host=")
+    assert "MLCP_API_KEY" not in specs["api"].env
+
+
+def test_the_router_waits_for_nobody_and_nothing_waits_for_itself(specs: dict[str, Spec]) -> None:
+    assert specs["router"].after == ()
+    shown = list(specs)
+    for name, spec in specs.items():
+        assert all(shown.index(earlier) < shown.index(name) for earlier in spec.after), name
+
+
+def test_the_routers_token_is_made_once_and_kept_closed(tmp_path: Path) -> None:
+    places = layout.of(tmp_path)
+    layout.create(places)
+    token = stack.router_token(places)
+    assert stack.router_token(places) == token
+    assert len(token) >= 43
+    assert stat.S_IMODE((places.keys / "router.token").stat().st_mode) == 0o600
+
+
+def test_redis_keeps_the_program_that_wrote_its_data(
+    tmp_path: Path, env: Environments, monkeypatch: pytest.MonkeyPatch, specs: dict[str, Spec]
+) -> None:
+    first = specs["redis"].argv[0]
+    newer = tmp_path / "bin" / "redis-server"
+    newer.parent.mkdir()
+    newer.write_text("#!/bin/sh\necho 'Redis server v=7.0.15 sha=0'\n")
+    newer.chmod(0o755)
+    monkeypatch.setenv("PATH", str(newer.parent))
+    again = stack.specs(config.read({"MLCP_HOME": str(tmp_path)}), layout.of(tmp_path), _server(tmp_path), env)
+    assert again[1].argv[0] == first
+    assert binaries.redis_server() == newer
+
+
+def test_a_redis_too_old_for_us_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "redis-server"
+    old.write_text("#!/bin/sh\necho 'Redis server v=5.0.14 sha=0'\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert binaries.redis_server() != old
