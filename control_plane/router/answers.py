@@ -17,7 +17,7 @@ class ModelAnswer(msgspec.Struct):
     output: msgspec.Raw
     decision: str | None = None
     threshold: float | None = None
-    reasons: msgspec.Raw | None = None
+    reasons: msgspec.Raw = msgspec.Raw()  # empty: none
 
 
 class _Problem(msgspec.Struct):

