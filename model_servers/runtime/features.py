@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import msgspec
 
 from model_servers.runtime import reasons
-from model_servers.runtime.spec import Feature
+from model_servers.runtime.spec import Feature, decodable
 
 Row = tuple[object, ...]  # values in feature order; None for null
 _Pair = tuple[Callable[[bytes], Any], Callable[[bytes], Any]]  # strict, lenient
@@ -145,4 +145,4 @@ def _ceil(number: float) -> int:
 def _names(siblings: bytes) -> tuple[str, ...]:
     """Names of a comma-separated header; percent-encoded where they are not plain."""
     parts = siblings.decode("utf-8", "replace").split(",")
-    return tuple(dict.fromkeys(unquote(part.strip()) for part in parts if part.strip()))
+    return tuple(dict.fromkeys(name for part in parts if (name := unquote(part.strip())) and decodable(name)))

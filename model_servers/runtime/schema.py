@@ -125,4 +125,4 @@ def _of_type(kind: FeatureKind, value: float | bool | str) -> object:
 
 
 def _plain(number: float) -> str:
-    return str(int(number)) if number.is_integer() else str(number)
+    return str(int(number)) if float(number).is_integer() else str(number)

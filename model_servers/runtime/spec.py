@@ -97,6 +97,13 @@ def check(spec: Spec) -> None:
         raise BadSpec(f"threads: {spec.threads} is not within 1..64")
     if not os.path.isdir(spec.artifact):
         raise BadSpec(f"artifact: {spec.artifact} is not a folder")
+    if odd := [name for name in spec.config.features if not decodable(name)]:
+        raise BadSpec(f"config.features: no quote, backslash or control character in a name, as in {odd[0]!r}")
     for name, address in (("socket", spec.socket), ("aux_socket", spec.aux_socket)):
         if address and "/" in address and len(os.fsencode(address)) > _SOCKET_BYTES:
             raise BadSpec(f"{name}: {address} is longer than {_SOCKET_BYTES} bytes, the limit of a unix socket's path")
+
+
+def decodable(name: str) -> bool:
+    """Whether the fast decoder can have a member of this name."""
+    return not any(character in '"\\' or character < " " for character in name)
