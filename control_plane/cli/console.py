@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the audit.", metavar="TEXT")]
-Limit = Annotated[int, typer.Option("--limit", help="Newest so many.", min=1, max=1000)]
+Limit = Annotated[int, typer.Option("--limit", help="Newest so many.", min=1, max=200)]
 
 _EXIT_CODES: tuple[tuple[type[errors.ControlPlaneError], int], ...] = (
     (errors.NotFound, 3),

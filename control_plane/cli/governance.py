@@ -50,8 +50,10 @@ def verify(as_json: Json = False) -> None:
 
 def list_keys(as_json: Json = False) -> None:
     """Keys, never their secrets."""
+    from control_plane.sdk import every
+
     with connect.admin() as cp:
-        found = cp.keys().items
+        found = list(every(cp.keys))
     columns = ["=id", "=prefix", "who", "=state"]
     rows = [
         (

@@ -55,15 +55,16 @@ def explain(model: Model, file: File = None, example: Example = False, as_json: 
     with connect.predictions() as ml:
         body = ml.example(model) if _wants_example(file, example) else _body(file)
         answer = ml.explain(model, body)
-    found = answer.get("contributions")
-    if not isinstance(found, Mapping):
-        show(answer, True)
-        return
-    contributions = cast(Mapping[str, float], found)
-    ordered = sorted(contributions.items(), key=lambda pair: -abs(pair[1]))
+    found = answer.explanation
+    ordered = sorted(found.contributions.items(), key=lambda pair: -abs(pair[1]))
     given = cast(Mapping[str, object], body.get("features", {}))
     rows = [(name, given.get(name), f"{value:+.4f}") for name, value in ordered]
-    show(answer, as_json, table(["feature", "value", "#contribution"], rows))
+    what = f"{found.space} of {found.of}" if found.of else found.space
+    lines = [
+        table(["feature", "value", "#contribution"], rows),
+        f"Base {found.base:+.4f}; all of it adds up to the {what}.",
+    ]
+    show(answer, as_json, *lines)
 
 
 def outcomes(
@@ -73,13 +74,11 @@ def outcomes(
 ) -> None:
     """Report what really happened: rows with prediction_id or unit_id, and value."""
     reports = list(_reports(_read(file)))
-    accepted = known = 0
+    accepted = 0
     with connect.predictions() as ml:
         for start in range(0, len(reports), _ROWS_AT_ONCE):
-            answer = ml.outcomes(model, reports[start : start + _ROWS_AT_ONCE])
-            accepted, known = accepted + answer.accepted, known + answer.known
-    again = f", {known} known before" if known else ""
-    show({"accepted": accepted, "known": known}, as_json, f"{accepted} outcomes of {model} taken{again}.")
+            accepted += ml.outcomes(model, reports[start : start + _ROWS_AT_ONCE]).accepted
+    show({"accepted": accepted}, as_json, f"{accepted} outcomes of {model} taken.")
 
 
 def _wants_example(file: str | None, example: bool) -> bool:

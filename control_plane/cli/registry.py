@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from control_plane.cli import connect
-from control_plane.cli.console import Json, Model, ago, moment, show, table
+from control_plane.cli.console import Json, Limit, Model, ago, moment, show, table
 from control_plane.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -24,8 +24,10 @@ def register(app: typer.Typer) -> None:
 
 def models(as_json: Json = False) -> None:
     """Registered models and who is Production of each."""
+    from control_plane.sdk import every
+
     with connect.admin() as cp:
-        found = cp.models().items
+        found = list(every(cp.models))
     columns = ["model", "=problem", "=production", "=previous", "=staging", "=newest", "=rollout"]
     rows = [
         (
@@ -42,10 +44,10 @@ def models(as_json: Json = False) -> None:
     show(found, as_json, table(columns, rows))
 
 
-def versions(model: Model, as_json: Json = False) -> None:
+def versions(model: Model, limit: Limit = 50, as_json: Json = False) -> None:
     """Versions of MODEL, newest first."""
     with connect.admin() as cp:
-        found = cp.versions(model).items
+        found = cp.versions(model, limit=limit).items
     columns = ["=version", "=stage", "=since", "semver", "metric", "=server"]
     show(found, as_json, table(columns, (_version(version) for version in found)))
 

@@ -58,13 +58,9 @@ def _of_version(cp: "ControlPlane", prediction: "PredictionView") -> "list[Audit
 
 
 def _rows_of_model(cp: "ControlPlane", model: str) -> "list[AuditView]":
-    rows, cursor = list["AuditView"](), None
-    while True:
-        page = cp.audit(object=f"model:{model}", limit=200, cursor=cursor)
-        rows += page.items
-        cursor = page.next
-        if cursor is None:
-            return sorted(rows, key=lambda row: row.seq)
+    from control_plane.sdk import every
+
+    return sorted(every(cp.audit, object=f"model:{model}", limit=200), key=lambda row: row.seq)
 
 
 def _prediction(prediction: "PredictionView") -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from control_plane.sdk.client import AsyncControlPlane, ControlPlane
+    from control_plane.sdk.paging import async_every, every
     from control_plane.sdk.predictions import AsyncPredictionClient, Prediction, PredictionClient, Predictions
     from control_plane.sdk.transport import Patience
 
@@ -19,10 +20,13 @@ __all__ = [
     "Prediction",
     "PredictionClient",
     "Predictions",
+    "async_every",
+    "every",
 ]
 
 _MODULES = {
     "client": ("AsyncControlPlane", "ControlPlane"),
+    "paging": ("async_every", "every"),
     "predictions": ("AsyncPredictionClient", "Prediction", "PredictionClient", "Predictions"),
     "transport": ("Patience",),
 }

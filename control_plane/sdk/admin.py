@@ -44,18 +44,18 @@ def health() -> Call[HealthView]:
     return read("/health")
 
 
-def models() -> Call[Page[ModelView]]:
-    """Registered models and who is Production of each."""
-    return read("/models")
+def models(*, limit: int = 200, cursor: str | None = None) -> Call[Page[ModelView]]:
+    """Registered models and who is Production of each, by name."""
+    return read("/models", limit=limit, cursor=cursor)
 
 
 def model(name: str) -> Call[ModelView]:
     return read(path("models", name))
 
 
-def versions(model: str) -> Call[Page[VersionView]]:
+def versions(model: str, *, limit: int = 50, cursor: str | None = None) -> Call[Page[VersionView]]:
     """Versions of a model, newest first, each with its stage and its model servers."""
-    return read(path("models", model, "versions"))
+    return read(path("models", model, "versions"), limit=limit, cursor=cursor)
 
 
 def version(model: str, version: str) -> Call[VersionDetail]:
@@ -63,9 +63,9 @@ def version(model: str, version: str) -> Call[VersionDetail]:
     return read(path("models", model, "versions", version))
 
 
-def timeline(model: str, *, as_of: datetime | None = None) -> Call[TimelineView]:
-    """Who was Production and Staging at `as_of` (aware; None: now), and every change up to then."""
-    return read(path("models", model, "timeline"), as_of=as_of)
+def timeline(model: str, *, as_of: datetime | None = None, limit: int = 200) -> Call[TimelineView]:
+    """Who was Production and Staging at `as_of` (aware; None: now), and the changes up to then, newest first."""
+    return read(path("models", model, "timeline"), as_of=as_of, limit=limit)
 
 
 def performance(model: str, *, period: str = "24h") -> Call[PerformanceView]:
@@ -236,15 +236,25 @@ def rotate_key(key_id: UUID | str, *, reason: str, key: str | None = None) -> Ca
     return write("POST", path("keys", key_id, "rotate"), _body(reason=reason), key=key)
 
 
-def principals() -> Call[Page[PrincipalView]]:
-    return read("/principals")
+def principals(*, limit: int = 200, cursor: str | None = None) -> Call[Page[PrincipalView]]:
+    """Persons and product services with their roles."""
+    return read("/principals", limit=limit, cursor=cursor)
 
 
 def audit(
-    *, object: str | None = None, action: str | None = None, limit: int = 50, cursor: str | None = None
+    *,
+    object: str | None = None,
+    action: str | None = None,
+    actor: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
 ) -> Call[Page[AuditView]]:
-    """Links of the audit chain, newest first."""
-    return read("/audit", object=object, action=action, limit=limit, cursor=cursor)
+    """Links of the audit chain, newest first. `object` is kind:name, such as model:fraud."""
+    return read(
+        "/audit", object=object, action=action, actor=actor, since=since, until=until, limit=limit, cursor=cursor
+    )
 
 
 def verify_audit() -> Call[AuditVerification]:

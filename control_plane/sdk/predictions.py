@@ -21,7 +21,6 @@ from uuid import UUID
 import httpx
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from control_plane.contracts.outcomes import OutcomesAccepted
 from control_plane.sdk import config
 from control_plane.sdk.binding import coroutine, method
 from control_plane.sdk.transport import AsyncTransport, Call, Patience, SyncTransport, path, read
@@ -81,6 +80,32 @@ class Batch(BaseModel):
     predictions: list[Answer]
 
 
+class Explanation(BaseModel):
+    """`contributions` and `base` add up to the score in `space` (margin or probability), of class `of`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    space: str
+    of: str | None = None
+    base: float
+    contributions: dict[str, float]
+    reasons: list[str] = []
+
+
+class Explained(Answer):
+    """An answer with what each feature contributed to it. Not logged."""
+
+    explanation: Explanation
+
+
+class Taken(BaseModel):
+    """Outcomes that are safe on the data plane's disk, on their way to Postgres."""
+
+    model_config = ConfigDict(frozen=True)
+
+    accepted: int
+
+
 class Predictions(Protocol):
     """What product code should ask for: `PredictionClient` in production, `FakePredictions` in its tests."""
 
@@ -98,7 +123,7 @@ class Predictions(Protocol):
         name: str = "label",
         currency: str | None = None,
         observed_at: datetime | None = None,
-    ) -> OutcomesAccepted: ...
+    ) -> Taken: ...
 
 
 def predict(
@@ -136,7 +161,7 @@ def batch(model: str, rows: Sequence[Mapping[str, object]], *, timeout_s: float 
     return Call("POST", path("ml", model, "batch_predict"), body=body, timeout_s=timeout_s)
 
 
-def explain(model: str, body: Mapping[str, object]) -> Call[dict[str, Any]]:
+def explain(model: str, body: Mapping[str, object]) -> Call[Explained]:
     """Why the model answers as it does: each feature's contribution."""
     return Call("POST", path("ml", model, "explain"), body=dict(body), timeout_s=30.0)
 
@@ -155,7 +180,7 @@ def outcome(
     name: str = "label",
     currency: str | None = None,
     observed_at: datetime | None = None,
-) -> Call[OutcomesAccepted]:
+) -> Call[Taken]:
     """Report what really happened to one prediction, or to one customer.
 
     `name` is "label" for the truth of the target, else a business metric. A correction is a further outcome: the
@@ -166,8 +191,8 @@ def outcome(
     return outcomes(model, [report | {field: str(it) for field, it in given.items() if it is not None}])
 
 
-def outcomes(model: str, reports: Sequence[Mapping[str, object]]) -> Call[OutcomesAccepted]:
-    """Report many at once, each with the members of `outcome`. Sent twice, they are stored once."""
+def outcomes(model: str, reports: Sequence[Mapping[str, object]]) -> Call[Taken]:
+    """Report many at once (10,000 at most), each with the members of `outcome`. Sent twice, they are stored once."""
     body = [{"outcome_id": _uuid7(), **report} for report in reports]
     return Call("POST", path("ml", model, "outcomes"), body=body, timeout_s=30.0)
 

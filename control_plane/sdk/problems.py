@@ -1,7 +1,7 @@
 """From an answer that is an error, or from none at all, to the exception of `control_plane.errors` it stands for."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import httpx
@@ -15,6 +15,7 @@ _BY_STATUS: dict[int, type[ControlPlaneError]] = {
     401: errors.Unauthenticated,
     403: errors.Forbidden,
     404: errors.NotFound,
+    405: errors.MethodNotAllowed,
     409: errors.Conflict,
     413: errors.TooLarge,
     422: errors.InvalidInput,
@@ -31,15 +32,21 @@ def from_response(response: httpx.Response) -> ControlPlaneError:
 
     `extra` keeps every extension member (`reasons`, `trace_id`, ...) and the status as it came.
     """
-    document = _document(response)
-    slug = str(document.pop("type", "")).rsplit("/", 1)[-1]
-    known = {error.type: error for error in _tree(ControlPlaneError)}
-    error = known.get(slug) or _BY_STATUS.get(response.status_code, ControlPlaneError)
-    title, detail = document.pop("title", None), document.pop("detail", None)
     asked = f"{response.request.method} {response.request.url.path}"
+    silent = f"{asked} was answered with status {response.status_code}."
+    return from_document(_object(response.content), silent, status=response.status_code)
+
+
+def from_document(document: Mapping[str, Any], silent: str, *, status: int | None = None) -> ControlPlaneError:
+    """The exception a problem document stands for; `silent` is its text where the document has none."""
+    slug = str(document.get("type", "")).rsplit("/", 1)[-1]
+    known = {error.type: error for error in _tree(ControlPlaneError)}
+    error = known.get(slug) or _BY_STATUS.get(status or 500, ControlPlaneError)
+    extra = {name: value for name, value in document.items() if name not in {"type", "title", "detail", "status"}}
     return error(
-        str(detail or title or f"{asked} was answered with status {response.status_code}."),
-        **{**document, "status": response.status_code},
+        str(document.get("detail") or document.get("title") or silent),
+        **extra,
+        **({} if status is None else {"status": status}),
     )
 
 
@@ -56,10 +63,10 @@ def reasons(error: ControlPlaneError) -> list[str]:
     return [str(reason) for reason in given]
 
 
-def _document(response: httpx.Response) -> dict[str, Any]:
-    """The RFC 9457 members; empty for an answer that is no such document."""
+def _object(content: bytes) -> dict[str, Any]:
+    """The JSON object it is; empty for anything else."""
     try:
-        found = json.loads(response.content)
+        found = json.loads(content)
     except ValueError:
         return {}
     return cast(dict[str, Any], found) if isinstance(found, dict) else {}

@@ -15,9 +15,8 @@ from uuid import UUID, uuid4
 
 from pydantic import JsonValue
 
-from control_plane.contracts.outcomes import OutcomesAccepted
 from control_plane.errors import ControlPlaneError, NotFound
-from control_plane.sdk.predictions import Prediction
+from control_plane.sdk.predictions import Prediction, Taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +103,10 @@ class FakePredictions:
         name: str = "label",
         currency: str | None = None,
         observed_at: datetime | None = None,
-    ) -> OutcomesAccepted:
+    ) -> Taken:
         named = None if prediction_id is None else str(prediction_id)
         self.reported.append(Reported(model, value, named, unit_id, name, currency, observed_at))
-        return OutcomesAccepted(accepted=1, known=0)
+        return Taken(accepted=1)
 
 
 class AsyncFakePredictions:
@@ -131,7 +130,7 @@ class AsyncFakePredictions:
         name: str = "label",
         currency: str | None = None,
         observed_at: datetime | None = None,
-    ) -> OutcomesAccepted:
+    ) -> Taken:
         return self.fake.outcome(
             model,
             value,

@@ -194,7 +194,7 @@ def test_names_cannot_leave_their_place_in_the_path(server: Answering, cp: Contr
     assert path("models", "a/../b?c#d", "versions") == "/models/a%2F..%2Fb%3Fc%23d/versions"
     with pytest.raises(errors.NotFound):
         cp.versions("churn?x=1")
-    assert server.asked[0].query == {}
+    assert "x" not in server.asked[0].query
 
 
 def test_put_traffic_shows_the_revision_it_replaces(server: Answering, cp: ControlPlane) -> None:
