@@ -85,7 +85,7 @@ def _file(home: Path, reasons: list[str]) -> Mapping[str, object]:
     path = home / "mlcp.toml"
     try:
         return tomllib.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, tomllib.TOMLDecodeError) as error:
         reasons.append(f"{path} cannot be read ({error}): correct it, or set MLCP_HOME to another folder")
