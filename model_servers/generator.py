@@ -7,6 +7,7 @@ writes nothing and ends with 1 when a file is not what would be written. Without
 import argparse
 import ast
 import json
+import keyword
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -139,7 +140,7 @@ def _values(config: Config, deployment: _Deployment, folder: str) -> dict[str, A
     }[config.problem]
     return {
         "config": config,
-        "purpose": textwrap.fill(config.purpose.strip() or f"Model {config.name}.", 118),
+        "purpose": textwrap.fill(_in_docstring(config.purpose) or f"Model {config.name}.", 118),
         "fields": fields,
         "rename": f", rename={renamed!r}" if renamed else "",
         "literals": config.problem == "binary",
@@ -154,7 +155,7 @@ def _values(config: Config, deployment: _Deployment, folder: str) -> dict[str, A
 
 
 def _field(index: int, name: str, feature: Feature) -> dict[str, str]:
-    plain = name.isidentifier() and not name.startswith("_")
+    plain = name.isidentifier() and not name.startswith("_") and not keyword.iskeyword(name)
     described = schema.of_feature(feature).get("description", "")
     return {
         "name": name if plain else f"feature_{index}",
@@ -162,6 +163,10 @@ def _field(index: int, name: str, feature: Feature) -> dict[str, str]:
         "description": _quoted(described or name),
         "example": _quoted(schema.example_of(feature)),
     }
+
+
+def _in_docstring(text: str) -> str:
+    return text.strip().replace("\\", "\\\\").replace('"' * 3, "'" * 3)
 
 
 def _quoted(value: object) -> str:

@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 
 from control_plane.domain.assignment import BUCKETS, bucket
 from control_plane.domain.rollouts import Phase, Plan, Rollout, Step, Strategy
-from control_plane.domain.routing import Arm, Facts, Release, Route, Server, Share, route, wanted
+from control_plane.domain.routing import (
+    Acknowledgement,
+    Arm,
+    Facts,
+    Release,
+    Route,
+    Server,
+    Share,
+    may_retire,
+    position_after_restore,
+    route,
+    wanted,
+)
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 VERSIONS = ("1", "2", "3")
@@ -146,3 +158,29 @@ def test_a_shadow_takes_copies_and_no_weight() -> None:
     release = Release("r-1", "2", "1", Rollout(plan, T0, Phase.PROGRESSING))
     made = route(Facts("salt", "1", servers=(Server("d1", "1", True), Server("d2", "2", True)), release=release))
     assert (made.arms, made.shadows) == ((Arm("stable", BUCKETS, "d1"),), (("d2", 2_500),))
+
+
+def test_servers_are_stopped_only_after_every_live_router_has_let_go() -> None:
+    def may(*routers: Acknowledgement, drained_s: float = 10.0) -> bool:
+        return may_retire(7, routers, epoch=2, drained_s=drained_s, live_s=5.0, silence_s=60.0)
+
+    done, behind, old_epoch = Acknowledgement(2, 7, 1.0), Acknowledgement(2, 6, 1.0), Acknowledgement(1, 9, 1.0)
+    dead = Acknowledgement(2, 1, 5.1)
+    assert may(done)
+    assert may(done, dead)
+    assert not may(done, behind)
+    assert not may(done, old_epoch)
+    assert not may(dead)  # nobody says it is safe
+    assert may(dead, drained_s=60.0)
+
+
+@given(st.tuples(st.integers(1, 3), st.integers(0, 9)), st.lists(st.tuples(st.integers(1, 3), st.integers(0, 9))))
+def test_after_a_restore_the_epoch_beats_everything_a_router_has_seen(
+    published: tuple[int, int], seen: list[tuple[int, int]]
+) -> None:
+    epoch = position_after_restore(published, seen)
+    if epoch is None:
+        assert all(one <= published for one in seen)
+    else:
+        assert all((epoch, 0) > one for one in seen)
+        assert any(one > published for one in seen)
