@@ -61,5 +61,8 @@ class Metric:
     SHED = "model_requests_shed_total"  # [model_name]
     UNLOGGED = "model_predictions_unlogged_total"  # [model_name]; answered with logged: false
     SPOOL_BYTES = "mlcp_spool_bytes"  # waiting on this host's disk
+    DEAD_LETTERS = "mlcp_dead_letters_total"  # [process]; records set aside unread
+    UNSTORABLE = "mlcp_records_kept_safe_total"  # records whose JSON Postgres refuses, kept as text
+    INGESTED = "mlcp_records_ingested_total"  # [kind]
     INGEST_LAG = "mlcp_ingest_lag_seconds"
     SNAPSHOT_REVISION = "mlcp_snapshot_revision"  # [router_id]

@@ -1,0 +1,105 @@
+"""`python -m control_plane.ingest.shipper`: hands the records of all spools of this host to the bus.
+
+It keeps no state of its own. Where the bus loses batches, or this process its memory, it starts over at the watermark
+the ingester publishes; batches that arrive twice change nothing. Segments are deleted only behind the watermark.
+"""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import structlog
+from redis.asyncio import Redis
+
+from control_plane.adapters import bus
+from control_plane.adapters.metrics import Metrics
+from control_plane.errors import BusUnavailable
+from control_plane.ingest import source
+from control_plane.ingest.dead_letters import DeadLetters
+from control_plane.ingest.source import Source
+from control_plane.settings import ShipperSettings
+from control_plane.telemetry import Metric, configure_logging, mark_ready
+
+_IDLE_S: Final = 0.05
+_LOST_S: Final = 0.5
+_AT_ONCE: Final = 8  # batches of one spool in one round
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+async def ship(settings: ShipperSettings, redis: Redis, stopping: asyncio.Event) -> None:
+    """Until `stopping` is set."""
+    root = settings.home / "spool"
+    metrics = Metrics(settings.run / "metrics", "shipper")
+    waiting_bytes = metrics.gauge(Metric.SPOOL_BYTES, "Bytes of records on this host's disk.")
+    set_aside = metrics.counter(Metric.DEAD_LETTERS, "Records set aside because they cannot be read.", ("process",))
+    letters = DeadLetters(root / "dead-letters", "shipper")
+    # A batch is full when it matters: where the stream fills up, the spool is behind.
+    most = max(16, settings.stream_high_water // source.BATCH_RECORDS)
+
+    def aside(where: str, why: str, data: bytes) -> None:
+        letters.add(where, why, data)
+        set_aside.labels("shipper").inc()
+
+    sources: dict[Path, Source] = {}
+    lost = False
+    while not stopping.is_set():
+        for folder in source.find(root):
+            if folder not in sources:
+                sources[folder] = Source(folder, aside)
+        try:
+            sent = await _round(redis, list(sources.values()), most)
+            lost = False
+        except BusUnavailable as exc:
+            if not lost:
+                _log.warning("shipper.bus_lost", error=str(exc))
+            lost, sent = True, 0
+        waiting_bytes.set(sum(one.waiting_bytes for one in sources.values()))
+        if not sent:
+            await _pause(stopping, _LOST_S if lost else _IDLE_S)
+
+
+async def _round(redis: Redis, sources: list[Source], most: int) -> int:
+    """Send what there is room for; how many batches that was."""
+    progress = await bus.progress(redis)
+    sent = 0
+    for one in sources:
+        one.follow(progress)
+        room = min(_AT_ONCE, most - progress.waiting - sent)
+        if room > 0 and (batches := one.batches(room)):
+            try:
+                await bus.send(redis, batches)
+            except BusUnavailable:
+                one.unsent()
+                raise
+            sent += len(batches)
+    return sent
+
+
+async def _pause(stopping: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stopping.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+async def _main(settings: ShipperSettings) -> None:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    redis = bus.connect(settings.redis_url)
+    mark_ready()
+    await ship(settings, redis, stopping)
+    await redis.aclose()
+
+
+def main() -> int:
+    settings = ShipperSettings()  # pyright: ignore[reportCallIssue]  (the environment has the rest)
+    configure_logging("shipper", level=settings.log_level)
+    asyncio.run(_main(settings))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
