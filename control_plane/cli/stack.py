@@ -135,7 +135,7 @@ def _wait(home: Path) -> tuple[stack_state.Status, float]:
             progress.show(found)
             if found.state == "ready":
                 return found, progress.seconds
-            if found.state in ("failed", "stopped", "stopping"):
+            if found.state in ("failed", "stopped"):
                 break
             time.sleep(_LOOK_S)
     raise _failed(found, home)

@@ -44,6 +44,7 @@ class Supervisor:
         self._tasks: dict[int, asyncio.Task[None]] = {}  # by id() of the child
         self._memory: dict[int, Memory] = {}  # by pid
         self._error: str | None = None
+        self._ended = False
         self._started_at = time.time()
         self._seen_wanted: tuple[int, float] = (-1, 0.0)
 
@@ -65,6 +66,7 @@ class Supervisor:
         await self._stop_all()
         for task in (reporting, sampling):
             task.cancel()
+        self._ended = True
         self._write()
         return 1 if self._error else 0
 
@@ -150,10 +152,10 @@ class Supervisor:
         return [*self._core.values(), *(child for _, child in self._models.values()), self._bootstrap]
 
     def _state(self) -> str:
+        if self._ending.is_set() and not (self._ended and self._error):
+            return "stopping"
         if self._error:
             return "failed"
-        if self._ending.is_set():
-            return "stopping"
         complete = self._bootstrap.ready.is_set() and all(child.ready.is_set() for child in self._core.values())
         return "ready" if complete else "starting"
 

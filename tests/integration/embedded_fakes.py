@@ -36,8 +36,11 @@ def child(name: str, arguments: list[str]) -> int:
         return 0
     if told == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    port = os.environ.get({"api": "MLCP_API_PORT", "router": "MLCP_ROUTER_PORT"}.get(name, ""))
     if "--port" in arguments:
-        threading.Thread(target=_serve, args=(int(arguments[arguments.index("--port") + 1]),), daemon=True).start()
+        port = arguments[arguments.index("--port") + 1]
+    if port:
+        threading.Thread(target=_serve, args=(int(port),), daemon=True).start()
     if name == "router":
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # a worker it would have forked
     if told != "late":
