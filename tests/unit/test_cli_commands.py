@@ -212,8 +212,8 @@ def job(**changes: Any) -> dict[str, Any]:
         "state": "running",
         "progress": {"step": "fit"},
     }
-    made |= {"result": None, "error": None, "created_at": views.AT, "created_by": "admin", "started_at": None}
-    return made | {"ended_at": None, "cancel_requested_at": None} | changes
+    made |= {"created_at": views.AT, "created_by": "admin"}
+    return made | dict.fromkeys(("result", "error", "started_at", "ended_at", "cancel_requested_at")) | changes
 
 
 def test_retraining_waits_for_the_job_and_fails_with_it(server: Answering, mlcp: Run) -> None:

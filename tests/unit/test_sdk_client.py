@@ -292,8 +292,8 @@ class TestConfiguration:
         (tmp_path / "mlcp.toml").write_text(f'api_url = "{server.url}/"\n')
         server.ok("GET", f"{API}/models", views.page())
 
-        def shown(**given: str) -> str:
-            with ControlPlane(**given) as cp:
+        def shown(url: str | None = None, key: str | None = None) -> str:
+            with ControlPlane(url, key) as cp:
                 cp.models()
             return server.asked[-1].headers["authorization"]
 
