@@ -7,6 +7,7 @@ a Redis that restarts empty costs a moment, never data. Every function raises Bu
 # redis-py types its commands in part only: keyword arguments and generic replies are unknown to pyright.
 # pyright: reportUnknownMemberType=false, reportGeneralTypeIssues=false
 
+import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,10 +34,19 @@ def connect(url: str, *, timeout_s: float = 2.0) -> Redis:
 
 @contextmanager
 def _translated() -> Generator[None]:
+    """What goes wrong becomes BusUnavailable; a cancellation stays one.
+
+    redis-py waits with `asyncio.wait_for`, which before Python 3.12 forgets a cancellation that comes in the very tick
+    of the answer: a task could not be stopped.
+    """
+    task = asyncio.current_task()
+    asked = task.cancelling() if task else 0
     try:
         yield
     except (RedisError, OSError) as exc:
         raise BusUnavailable(f"Redis does not answer: {exc}") from exc
+    if task and task.cancelling() > asked:
+        raise asyncio.CancelledError
 
 
 # --- snapshot -----------------------------------------------------------------------------------------------------
