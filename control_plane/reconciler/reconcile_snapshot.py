@@ -200,7 +200,7 @@ def _target(row: DeploymentRow, version: ModelVersionRow) -> Target:
         remote_name=elsewhere[1] if elsewhere else None,
         features=tuple(str(name) for name in cast("list[object]", described.get("features") or [])),
         # Postgres keeps no order of members: sorted, the same description is the same bytes.
-        schema=msgspec.Raw(json.dumps(described, sort_keys=True).encode()) if described else None,
+        schema=msgspec.Raw(json.dumps(described, sort_keys=True).encode()) if described else msgspec.Raw(b"null"),
     )
 
 

@@ -23,7 +23,7 @@ _STYLE = (
 
 def described(target: Target | None) -> Json:
     """What the version says about itself; empty where it says nothing."""
-    if target is None or target.schema is None:
+    if target is None:
         return {}
     found: object = msgspec.json.decode(target.schema)
     return cast(Json, found) if isinstance(found, dict) else {}
