@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import httpx
 
 _PORTS = (("api_port", 8000), ("router_port", 8080), ("mlflow_port", 5000))
-_HEALTH = {"api": "/health", "router": "/v2/health/live", "mlflow": "/health"}
+_HEALTH = {"api": "/health", "router": "/health", "mlflow": "/health"}
 _BUSY_SPOOL_MB = 500
 
 
