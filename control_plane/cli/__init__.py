@@ -5,7 +5,19 @@ Each module registers its commands; nothing heavy is imported before a command r
 
 import typer
 
-from control_plane.cli import governance, jobs, logs, predict, registry, releases, router, stack, why
+from control_plane.cli import (
+    governance,
+    jobs,
+    local,
+    logs,
+    predict,
+    registry,
+    releases,
+    router,
+    simulate,
+    stack,
+    why,
+)
 from control_plane.cli.console import Commands
 
 
@@ -20,7 +32,7 @@ def build() -> typer.Typer:
         rich_markup_mode=None,
         help="Release control plane for machine-learning models.",
     )
-    for module in (stack, registry, releases, router, predict, why, governance, jobs, logs):
+    for module in (stack, local, registry, releases, router, predict, simulate, why, governance, jobs, logs):
         module.register(app)
     return app
 

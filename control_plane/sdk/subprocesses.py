@@ -52,6 +52,12 @@ def events(
             raise _failure(f"python -m {module}", status, last, words)
 
 
+def run(extra: str, module: str, *arguments: str) -> int:
+    """Run `python -m module arguments` on this terminal and return its exit status. Raises Unavailable as `events`."""
+    _require(extra)
+    return subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode  # noqa: S603
+
+
 def _require(extra: str) -> None:
     missing = [module for module in _NEEDS[extra] if find_spec(module) is None]
     if missing:
@@ -62,7 +68,7 @@ def _failure(command: str, status: int, last: Mapping[str, Any], words: IO[str])
     words.seek(0)
     said = words.read().rstrip().splitlines()
     written = [last, *map(_object, reversed(said))]
-    document = next((found for found in written if "detail" in found), dict[str, Any]())
+    document = next((found for found in written if {"type", "detail"} <= found.keys()), dict[str, Any]())
     silent = "\n".join([f"{command} ended with status {status}.", *said[-_LAST_WORDS:]])
     return problems.from_document(document, silent)
 

@@ -1,0 +1,87 @@
+"""`mlcp train | generate | features`: work on this machine, by processes of their own."""
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from control_plane.cli import connect
+from control_plane.cli.console import Json, Model, show, stderr, table
+from control_plane.errors import DeadlineExceeded, NotFound
+
+Data = Annotated[str | None, typer.Option("--data", help="CSV or Parquet; left out: simulated rows.", metavar="FILE")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(train)
+    app.command()(generate)
+    app.command()(features)
+
+
+def train(
+    model: Model,
+    data: Data = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of everything random.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the control plane knows the version.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train and register a version of MODEL on this machine."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from control_plane.sdk import train_model
+
+    columns = (BarColumn(16), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=stderr(), transient=True) as progress:
+        task = progress.add_task("starting", total=1.0)
+        trained = train_model(
+            model,
+            data=data,
+            seed=seed,
+            told=lambda detail, fraction: progress.update(task, description=detail, completed=fraction),
+        )
+    if wait:
+        _known(trained.model, trained.version)
+    told = {"version": trained.version, **(trained.model_extra or {})}
+    rows = [(name, value) for name, value in told.items() if isinstance(value, str | int | float)]
+    show(trained, as_json, table(["=", trained.model], [row for row in rows if row[0] not in {"event", "fraction"}]))
+
+
+def generate(
+    model: Model,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if something would change.")] = False,
+) -> None:
+    """Write MODEL's server, Dockerfile, manifest and OpenAPI from its model.yaml."""
+    from control_plane.sdk import subprocesses
+
+    options = ["--check"] if check else []
+    raise typer.Exit(subprocesses.run("serving", "model_servers.generator", model, *options))
+
+
+def features(
+    model: Model,
+    data: Annotated[str, typer.Option("--data", help="CSV or Parquet of raw rows.", metavar="FILE")],
+    out: Annotated[str | None, typer.Option("--out", help="Left out: stdout, as CSV.", metavar="FILE")] = None,
+) -> None:
+    """Make MODEL's final features of raw rows, as its predict bodies carry them."""
+    from control_plane.sdk import subprocesses
+
+    options = [] if out is None else ["--out", out]
+    sys.stdout.flush()
+    raise typer.Exit(subprocesses.run("training", "training", "features", model, "--data", data, *options))
+
+
+def _known(model: str, version: str, timeout_s: float = 60.0) -> None:
+    """Wait until the control plane has found the version in MLflow."""
+    deadline = time.monotonic() + timeout_s
+    with connect.admin() as cp:
+        while True:
+            try:
+                cp.version(model, version)
+            except NotFound as exc:
+                if time.monotonic() > deadline:
+                    detail = f"Version {version} of {model} is registered but not known after {timeout_s:g} s."
+                    raise DeadlineExceeded(detail) from exc
+                time.sleep(0.3)
+            else:
+                return
