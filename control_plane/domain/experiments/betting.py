@@ -80,7 +80,7 @@ def log_capital(arm: Mean, means: Floats, *, yes_no: bool) -> Floats:
 
     `means` within 0..1, ascending. It falls with the mean betted against.
     """
-    m = np.clip(means, 1e-300, None)[:, None]
+    m = np.clip(means, 1e-9, None)[:, None]  # below it the bet is worth at least as much
     n, k = arm.count, _BETS[None, :]
     if yes_no:
         events = n * arm.mean
