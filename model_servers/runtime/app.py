@@ -26,13 +26,6 @@ class App:
         self._engine = engine
         self._metrics = metrics
         self._decoder = Decoder(engine.features, metrics.warn)
-        self._batcher = Batcher(
-            engine.answers,
-            failed=failed,
-            observe=metrics.observe,
-            most_rows=MOST_ROWS if engine.rows_at_once else 1,
-            budget_s=BUDGET_S if spec.runtime == "native" else None,
-        )
         recorded = engine.recorded_example()
         example = schema.example(spec.config, recorded)
         identity = {"model": spec.model, "version": spec.version, "digest": spec.digest}
@@ -54,7 +47,20 @@ class App:
 
     def routes(self) -> Routes:
         """Of the main socket: what is small and quick."""
-        return {b"/predict": {b"POST": Route(self.predict, self._spec.max_body_bytes)}, **self._common()}
+        native = self._spec.runtime == "native"
+        batcher = Batcher(
+            self._engine.answers,
+            failed=failed,
+            observe=self._metrics.observe,
+            most_rows=MOST_ROWS if self._engine.rows_at_once else 1,
+            budget_s=BUDGET_S if native else None,
+        )
+        row, add = self._decoder.row, batcher.add
+
+        def predict(request: Request) -> None:
+            add(row(request.body, request.siblings), request)
+
+        return {b"/predict": {b"POST": Route(predict, self._spec.max_body_bytes)}, **self._common()}
 
     def aux_routes(self) -> Routes:
         """Of the aux socket: what may take long, in a process of its own."""
@@ -85,10 +91,10 @@ class App:
             self._engine.answers([row] * (16 if self._engine.rows_at_once else 1))
         except Exception:  # noqa: BLE001  (a foreign model may raise anything)
             _log.warning("the model failed on its example", exc_info=True)
-        self._ready = True
 
-    def predict(self, request: Request) -> None:
-        self._batcher.add(self._decoder.row(request.body, request.siblings), request)
+    def open(self) -> None:
+        """From now on /ready says so."""
+        self._ready = True
 
     def explain(self, request: Request) -> None:
         row = self._decoder.row(request.body, request.siblings)

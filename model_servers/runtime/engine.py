@@ -14,6 +14,10 @@ class ModelFailed(Exception):
 class Engine(Protocol):
     """Made once per process; `answers` and `explanations` return one JSON document per row, in order."""
 
+    def load(self) -> None:
+        """Load now what would be loaded at first use. Raises whatever makes the model unusable."""
+        ...
+
     @property
     def features(self) -> Mapping[str, Feature]:
         """In the order of a row's values."""

@@ -40,6 +40,9 @@ class NativeEngine:
         self._yes = tail % (_encode(config.decision.positive), shown)
         self._no = tail % (_encode(config.decision.negative), shown)
 
+    def load(self) -> None:
+        """Everything is loaded."""
+
     def recorded_example(self) -> Mapping[str, object] | None:
         try:
             recorded = msgspec.json.decode((self._folder / "example.json").read_bytes(), type=_Example)

@@ -21,6 +21,7 @@ from model_servers.runtime.sockets import Listening
 from model_servers.runtime.spec import Spec
 
 _log = logging.getLogger(__name__)
+UNUSABLE: Final = 4  # exit code: the model cannot be loaded
 CANNOT_START: Final = 6  # exit code: workers die before they are ready
 _ATTEMPTS: Final = 3  # deaths in a row before readiness
 _SIGNALS: Final = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
@@ -51,9 +52,10 @@ class Parent:
         if spec.aux_socket:
             self._slots.append(_Slot(spec.workers, sockets.listen(spec.aux_socket), Board(1), aux=True, index=0))
         self._announced = False
+        self._unusable = False
 
     def run(self) -> int:
-        """Exit code: 0 after a drain, CANNOT_START when workers cannot become ready."""
+        """Exit code: 0 after a drain, UNUSABLE or CANNOT_START when workers cannot become ready."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         gc.collect()
         gc.freeze()  # objects from before the fork are never moved about by a collection, so their pages stay shared
@@ -64,6 +66,9 @@ class Parent:
             if arrived and arrived.si_signo in {signal.SIGTERM, signal.SIGINT}:
                 return self._drain()
             self._reap()
+            if self._unusable:
+                self._kill(signal.SIGKILL)
+                return UNUSABLE
             if any(slot.deaths >= _ATTEMPTS for slot in self._slots):
                 _log.error("workers die before they are ready", extra={"attempts": _ATTEMPTS})
                 self._kill(signal.SIGKILL)
@@ -98,6 +103,9 @@ class Parent:
                 engine=self._engine,
             )
             code = 0
+        except worker.CannotLoad as exc:
+            _log.error("refused: the model cannot be loaded: %s", exc)
+            code = UNUSABLE
         except BaseException:  # noqa: BLE001  (a child must never return into the parent's code)
             _log.exception("worker failed", extra={"slot": slot.number})
         finally:
@@ -125,6 +133,7 @@ class Parent:
 
             multiprocess.mark_process_dead(slot.pid, folder)  # type: ignore[no-untyped-call]
         slot.pid = 0
+        self._unusable = self._unusable or (code == UNUSABLE and not was_ready)
         slot.board.clear(slot.index)
         slot.deaths = 0 if was_ready else slot.deaths + 1
         slot.start_at = time.monotonic() + 0.2 * slot.deaths

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -56,17 +57,39 @@ def _threads() -> set[str]:
 
 
 class PyfuncEngine:
-    """Implements Engine."""
+    """Implements Engine. Loads at first use, or when told to: most foreign models never see a batch."""
 
     def __init__(self, folder: Path, config: Config) -> None:
-        """Raises BadSpec for a signature that has no named columns, and whatever the model's loading raises."""
         self._folder = folder
-        self._model: Any = importlib.import_module("mlflow.pyfunc").load_model(str(folder))
-        self._pandas: Any = importlib.import_module("pandas")
+        self._config = config
         self.features = config.features
         self._names = list(config.features)
-        self._dtypes = _dtypes(self._model.metadata.get_input_schema(), config.features)
-        self.rows_at_once = self._rows_are_independent(config)
+
+    def load(self) -> None:
+        """Raises BadSpec for a signature that has no named columns, and whatever the model's loading raises."""
+        self._loaded  # noqa: B018  (a cached property)
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, dict[str, str]]:
+        """The model and the pandas dtype of each column."""
+        model: Any = importlib.import_module("mlflow.pyfunc").load_model(str(self._folder))
+        return model, _dtypes(model.metadata.get_input_schema(), self.features)
+
+    @property
+    def rows_at_once(self) -> bool:
+        """Whether a row scored among others scores the same; found out, once, by scoring the example."""
+        return self._independent
+
+    @cached_property
+    def _independent(self) -> bool:
+        example = schema.example(self._config, self.recorded_example())["features"]
+        row = tuple(example[name] for name in self._names)
+        try:
+            alone = self._values([row])
+            among = self._values([row, row, row])
+        except Exception:  # noqa: BLE001  (the author's code; a request will show it again)
+            return False
+        return len(alone) == 1 and [_json(value) for value in among] == [_json(alone[0])] * 3
 
     def recorded_example(self) -> Mapping[str, object] | None:
         with suppress(Exception):  # any shape but one table row is no example of ours
@@ -83,25 +106,11 @@ class PyfuncEngine:
         raise Refused(422, "not-explainable", "This model cannot be explained", detail, [f"model: {detail}"])
 
     def _values(self, rows: Sequence[Row]) -> list[Any]:
-        columns = list(zip(*rows, strict=True))
-        frame = self._pandas.DataFrame(
-            {
-                name: self._pandas.Series(list(column), dtype=_dtype(self._dtypes[name], column))
-                for name, column in zip(self._names, columns, strict=True)
-            }
-        )
-        return per_row(self._model.predict(frame), len(rows))
-
-    def _rows_are_independent(self, config: Config) -> bool:
-        """Whether a row scored among others scores the same: only then may requests share a call."""
-        example = schema.example(config, self.recorded_example())["features"]
-        row = tuple(example[name] for name in self._names)
-        try:
-            alone = self._values([row])
-            among = self._values([row, row, row])
-        except Exception:  # noqa: BLE001  (the author's code; a request will show it again)
-            return False
-        return len(alone) == 1 and [_json(value) for value in among] == [_json(alone[0])] * 3
+        pandas: Any = importlib.import_module("pandas")
+        model, dtypes = self._loaded
+        columns = zip(self._names, zip(*rows, strict=True), strict=True)
+        frame = {name: pandas.Series(list(column), dtype=_dtype(dtypes[name], column)) for name, column in columns}
+        return per_row(model.predict(pandas.DataFrame(frame)), len(rows))
 
 
 def per_row(result: Any, rows: int) -> list[Any]:

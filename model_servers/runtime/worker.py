@@ -21,6 +21,10 @@ _QUIET_S: Final = 0.2  # while draining: no request this long, then idle connect
 _YIELD_S: Final = 0.002  # a worker with more connections than another lets it accept first, this long
 
 
+class CannotLoad(Exception):
+    """The model cannot be made to serve; another attempt would end the same way."""
+
+
 def run(
     spec: Spec,
     listening: socket.socket,
@@ -57,8 +61,11 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     loop.add_reader(lifeline, stop.set)
-    app = App(spec, engine(), Metrics(spec.model, spec.version))
-    app.warm_up()
+    eager = not aux or spec.runtime == "native"  # a foreign model is loaded for batches when the first one comes
+    app = App(spec, _loaded(engine, eager=eager), Metrics(spec.model, spec.version))
+    if eager:
+        app.warm_up()
+    app.open()
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)  # requests leave no cycles behind; connections do
@@ -68,6 +75,16 @@ async def _serve(
     await stop.wait()
     loop.remove_reader(lifeline)
     await _drain(listener, accepting, spec.grace_s)
+
+
+def _loaded(engine: Callable[[], Engine], *, eager: bool) -> Engine:
+    try:
+        made = engine()
+        if eager:
+            made.load()
+    except Exception as exc:  # whatever a foreign model raises while it is loaded; no request has been seen yet
+        raise CannotLoad(f"{type(exc).__name__}: {exc}") from exc
+    return made
 
 
 class _Accepting:

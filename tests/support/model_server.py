@@ -49,6 +49,10 @@ class ModelServer:
         transport = httpx.AsyncHTTPTransport(uds=self.socket, retries=1)
         return httpx.AsyncClient(transport=transport, base_url="http://model", timeout=30)
 
+    def listens(self) -> bool:
+        """Its main socket is there."""
+        return os.path.exists(self.socket)
+
     def events(self) -> list[dict[str, Any]]:
         """The lines of its log."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
