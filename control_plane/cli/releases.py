@@ -60,7 +60,7 @@ def promote(
             return
         rollout = cp.promote(model, version, strategy=strategy, reason=reason)
         if wait:
-            rollout = cp.wait_rollout(rollout.id, timeout_s=timeout)
+            rollout = cp.wait_rollout(rollout, timeout_s=timeout)
     show(rollout, as_json, _told(rollout, began if wait else None))
 
 
@@ -70,8 +70,7 @@ def rollback(model: Model, reason: Reason, wait: Wait = False, timeout: Timeout 
     with connect.admin() as cp:
         rollout = cp.rollback(model, reason=reason)
         if wait:
-            # With a rollout open, rolling back means aborting it; else it is a rollout of its own.
-            rollout = cp.wait_rollout(rollout.id, timeout_s=timeout, aborted=rollout.kind == "promotion")
+            rollout = cp.wait_rollout(rollout, timeout_s=timeout)
     show(rollout, as_json, _told(rollout, began if wait else None))
 
 

@@ -23,9 +23,10 @@ class Progress:
         from rich.live import Live
 
         self._console = Console(highlight=False)
-        self._live = Live(console=self._console, refresh_per_second=8, transient=True)
+        self._live = Live(console=self._console, refresh_per_second=8)
         self._fancy = self._console.is_terminal
         self._said: set[str] = set()
+        self._last = Status({}, alive=False)
         self._began = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -35,6 +36,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self._fancy:
+            self._live.update(_steps(self._last))
             self._live.stop()
 
     @property
@@ -42,6 +44,7 @@ class Progress:
         return time.monotonic() - self._began
 
     def show(self, status: Status) -> None:
+        self._last = status
         if self._fancy:
             self._live.update(_steps(status, self.seconds))
             return
@@ -56,7 +59,8 @@ class Progress:
             sys.stdout.flush()
 
 
-def _steps(status: Status, seconds: float) -> "RenderableType":
+def _steps(status: Status, seconds: float | None = None) -> "RenderableType":
+    """With `seconds`, also what is waited for."""
     from rich.console import Group
     from rich.spinner import Spinner
     from rich.text import Text
@@ -65,8 +69,9 @@ def _steps(status: Status, seconds: float) -> "RenderableType":
     for step in status.document.get("steps") or ():
         mark, style = _MARKS.get(step["state"], _MARKS["pending"])
         lines.append(Text.assemble(("  " + mark + " ", style), step["name"], ("  " + step["detail"], "dim")))
-    waiting = status.document.get("waiting_for") or "the supervisor"
-    lines.append(Spinner("dots", Text(f"waiting for {waiting} · {seconds:.0f} s"), style="cyan"))
+    if seconds is not None:
+        waiting = status.document.get("waiting_for") or "the supervisor"
+        lines.append(Spinner("dots", Text(f"waiting for {waiting} · {seconds:.0f} s"), style="cyan"))
     return Group(*lines)
 
 

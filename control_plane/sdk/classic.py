@@ -34,7 +34,7 @@ def deploy_model(model: str, version: str | None = None, *, reason: str, timeout
         DeadlineExceeded: not within `timeout_s` seconds.
     """
     with ControlPlane() as cp:
-        return cp.wait_rollout(cp.promote(model, version, reason=reason).id, timeout_s=timeout_s)
+        return cp.wait_rollout(cp.promote(model, version, reason=reason), timeout_s=timeout_s)
 
 
 def record_prediction(

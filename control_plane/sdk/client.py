@@ -25,7 +25,7 @@ class ControlPlane(SyncTransport):
 
         with ControlPlane() as cp:
             rollout = cp.promote("churn", "2", reason="better on the hold-out")
-            cp.wait_rollout(rollout.id, timeout_s=60)
+            cp.wait_rollout(rollout, timeout_s=60)
 
     Left out, `url` and `key` come from MLCP_API_URL and MLCP_API_KEY, else from `home` (MLCP_HOME, default `var`).
     What the server refuses is raised as an error of `control_plane.errors`, by its slug, with `extra["reasons"]`.
@@ -79,14 +79,18 @@ class ControlPlane(SyncTransport):
     verify_audit = method(admin.verify_audit)
 
     def wait_rollout(
-        self, rollout_id: UUID | str, *, timeout_s: float = 120.0, poll_s: float = 0.1, aborted: bool = False
+        self, rollout: RolloutView | UUID | str, *, timeout_s: float = 120.0, poll_s: float = 0.1
     ) -> RolloutView:
         """Return when the rollout is baking or over and every live router answers as it says.
 
+        `rollout`: its id, or the answer to what was asked for. A rollback of an open rollout answers with that rollout
+        aborted, which then is what is waited for.
+
         Raises:
-            Conflict: it was aborted, unless `aborted` says that this is what is waited for.
+            Conflict: it was aborted while it was waited for.
             DeadlineExceeded: not within `timeout_s` seconds; the text says what is still to happen.
         """
+        rollout_id, aborted = _waited_for(rollout)
         deadline = time.monotonic() + timeout_s
         while not settled(seen := self.rollout(rollout_id), aborted=aborted):
             if time.monotonic() > deadline:
@@ -146,9 +150,10 @@ class AsyncControlPlane(AsyncTransport):
     verify_audit = coroutine(admin.verify_audit)
 
     async def wait_rollout(
-        self, rollout_id: UUID | str, *, timeout_s: float = 120.0, poll_s: float = 0.1, aborted: bool = False
+        self, rollout: RolloutView | UUID | str, *, timeout_s: float = 120.0, poll_s: float = 0.1
     ) -> RolloutView:
         """As `ControlPlane.wait_rollout`."""
+        rollout_id, aborted = _waited_for(rollout)
         deadline = time.monotonic() + timeout_s
         while not settled(seen := await self.rollout(rollout_id), aborted=aborted):
             if time.monotonic() > deadline:
@@ -165,6 +170,13 @@ def settled(rollout: RolloutView, *, aborted: bool) -> bool:
             rollout_id=str(rollout.id),
         )
     return rollout.applied and (rollout.phase is Phase.BAKING or rollout.phase in TERMINAL)
+
+
+def _waited_for(rollout: RolloutView | UUID | str) -> tuple[UUID | str, bool]:
+    """Its id, and whether its abort is what is waited for."""
+    if isinstance(rollout, UUID | str):
+        return rollout, False
+    return rollout.id, rollout.phase is Phase.ABORTED
 
 
 def _too_late(rollout: RolloutView, timeout_s: float) -> DeadlineExceeded:

@@ -176,7 +176,7 @@ def test_members_of_a_later_release_are_ignored(server: Answering, cp: ControlPl
 def test_nobody_there_is_unavailable_and_no_answer_in_time_is_a_deadline(server: Answering) -> None:
     with (
         ControlPlane("http://127.0.0.1:9", "k", patience=Patience(attempts=2, first_wait_s=0.01)) as cp,
-        pytest.raises(errors.Unavailable, match="127.0.0.1:9/api/v1 does not answer"),
+        pytest.raises(errors.Unavailable, match=r"127\.0\.0\.1:9/api/v1 does not answer"),
     ):
         cp.models()
 
@@ -226,14 +226,21 @@ def test_waiting_ends_when_every_router_answers_so(server: Answering, cp: Contro
     assert (seen.phase, seen.applied, len(server.asked)) == (Phase.BAKING, True, 3)
 
 
-def test_waiting_for_an_aborted_rollout_is_a_conflict_unless_abortion_was_wanted(
-    server: Answering, cp: ControlPlane
-) -> None:
+def test_a_rollout_that_is_aborted_meanwhile_is_a_conflict(server: Answering, cp: ControlPlane) -> None:
     aborted = views.rollout(phase="aborted", applied=True, reason="The candidate was not ready within 600 s.")
     server.ok("GET", f"{API}/rollouts/{views.ROLLOUT_ID}", aborted)
-    with pytest.raises(errors.Conflict, match="not ready within 600 s"):
-        cp.wait_rollout(views.ROLLOUT_ID)
-    assert cp.wait_rollout(views.ROLLOUT_ID, aborted=True).phase is Phase.ABORTED
+    for waited_for in (views.ROLLOUT_ID, RolloutView.model_validate(views.rollout())):
+        with pytest.raises(errors.Conflict, match="not ready within 600 s"):
+            cp.wait_rollout(waited_for)
+
+
+def test_the_abort_a_rollback_answers_with_is_waited_for(server: Answering, cp: ControlPlane) -> None:
+    aborted = views.rollout(phase="aborted")
+    server.ok("POST", f"{API}/models/churn/rollback", aborted, 202)
+    server.ok("GET", f"{API}/rollouts/{views.ROLLOUT_ID}", aborted)
+    server.ok("GET", f"{API}/rollouts/{views.ROLLOUT_ID}", aborted | {"applied": True})
+    assert cp.wait_rollout(cp.rollback("churn", reason="r"), poll_s=0.01).applied
+    assert len(server.asked) == 3
 
 
 def test_waiting_in_vain_says_what_is_still_to_happen(server: Answering, cp: ControlPlane) -> None:
