@@ -33,7 +33,7 @@ def step_of(child: Child) -> Step:
 
 
 def waiting_for(children: Sequence[Child], steps: Iterable[Step], *, now: float) -> str:
-    """A sentence without subject, after "waiting for"; empty when nothing is waited for."""
+    """What a start that is not over waits for, to be read after "waiting for"."""
     for child in children:
         if not child.ready.is_set() and child.state is not State.STOPPED:
             since = f" ({now - child.started_at:.0f} s)" if child.started_at else ""
@@ -41,7 +41,7 @@ def waiting_for(children: Sequence[Child], steps: Iterable[Step], *, now: float)
             if child.spec.name != "bootstrap":
                 return f"{child.spec.name} {what}{since}"
     running = next((step for step in steps if step.state == "running"), None)
-    return f"{running.name}{f': {running.detail}' if running.detail else ''}" if running else ""
+    return f"{running.name}: {running.detail}" if running and running.detail else "the models to answer"
 
 
 def process_row(child: Child, memory: Memory | None, *, id: str | None = None) -> dict[str, Any]:
