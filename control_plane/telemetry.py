@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
+
+# Never with locals, which is structlog's default: they hold features, keys and passwords.
+_TRACEBACK = ExceptionDictTransformer(show_locals=False)
 
 
 def configure_logging(process: str, *, level: str = "INFO") -> None:

@@ -9,22 +9,43 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import httpx
 import pytest
 import redis as redis_client
+import structlog
 from hypothesis import settings as hypothesis_settings
+from pydantic import SecretStr
 from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from control_plane.adapters import store
 from control_plane.adapters.store import migrate
 from control_plane.embedded import binaries
+from control_plane.settings import ApiSettings
 from tests.support.processes import free_port, running, wait_until
+
+if TYPE_CHECKING:  # the API is imported by the tests that start it, not by every unit test
+    from tests.support.api import Api
 
 hypothesis_settings.register_profile("mlcp", deadline=None)  # a loaded machine is no failure
 hypothesis_settings.load_profile("mlcp")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _plain_logs() -> None:
+    """Log lines go to pytest's capture; structlog's own default draws tracebacks that take seconds."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(),
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -157,3 +178,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MLCP_HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     return tmp_path / "home"
+
+
+@pytest.fixture
+async def api(dsn: str, maker: async_sessionmaker[AsyncSession], home: Path) -> "AsyncIterator[Api]":
+    """The admin API on a real port; its database has the schema and nothing else."""
+    from tests.support.api import Api, serving
+
+    settings = ApiSettings(postgres_dsn=SecretStr(dsn), router_token=SecretStr("router-token"), home=home)
+    async with serving(settings) as url:
+        api = Api(url, maker)
+        yield api
+        await api.close()

@@ -32,6 +32,9 @@ FIRST: Mapping[str, First] = {  # file name -> whose
 }
 
 
+_ACTION = "installation.prepare"
+
+
 async def prepare(session: AsyncSession, folder: Path, *, cause: Cause, now: datetime) -> Sequence[str]:
     """Write what the database should hold; return the names whose new key waits in `folder` for `publish`.
 
@@ -39,20 +42,18 @@ async def prepare(session: AsyncSession, folder: Path, *, cause: Cause, now: dat
     nothing, one before it leaves a file that the next start replaces. A key whose file is lost is revoked.
     """
     made = await installation.ensure(session, now=now)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make(folder)
     fresh = [name for name in FIRST if not await _in_force(session, folder, name, now)]
-    issued: list[tuple[str, list[UUID], UUID]] = []
-    for name in fresh:
-        issued.append((name, *await _issue(session, folder, name, now=now)))
+    earlier = await _issued_before(session) if fresh else {}
+    issued = [await _issue(session, folder, name, earlier.get(name), now=now) for name in fresh]
     if made or issued:
-        after = [{"name": name, "key": str(new), "revoked": [str(key) for key in old]} for name, old, new in issued]
         await audit.append(
             session,
-            "installation.prepare",
+            _ACTION,
             actor=cause.actor,
             object="installation:keys",
             trigger=cause.trigger,
-            after=after,
+            after=issued,
             reasons=["First start." if made else "A key file was lost or did not match."],
         )
     return fresh
@@ -79,17 +80,31 @@ async def _works(session: AsyncSession, secret: str, now: datetime) -> bool:
     return holder is not None and keys.alive(holder, now)
 
 
-async def _issue(session: AsyncSession, folder: Path, name: str, *, now: datetime) -> tuple[list[UUID], UUID]:
-    """(revoked, new) key ids of one of the first principals."""
+async def _issued_before(session: AsyncSession) -> dict[str, UUID]:
+    """The key last issued here under each name, from the audit chain; keys people made are not among them."""
+    found: dict[str, UUID] = {}
+    for record, _ in await audit.page(session, before=None, limit=200, action=_ACTION):
+        for entry in record["after"]:
+            found.setdefault(entry["name"], UUID(entry["key"]))
+    return found
+
+
+async def _issue(
+    session: AsyncSession, folder: Path, name: str, earlier: UUID | None, *, now: datetime
+) -> dict[str, str | None]:
+    """A new key of one of the first principals, in place of the earlier one; what the audit says of it."""
     first = FIRST[name]
     owner = await store.principal(session, first.person, first.role, ["*"], now=now)
-    lost = [holder.key.id for holder in await store.of_principal(session, owner) if keys.alive(holder, now)]
-    for key_id in lost:
-        await store.revoke(session, key_id, now=now)
+    if earlier is not None:
+        await store.revoke(session, earlier, now=now)
     secret = keys.new_secret()
     _write(_waiting(folder, name), secret)
     new = await keys.save(session, owner, secret, list(first.scopes), None, now=now)
-    return lost, new
+    return {"name": name, "key": str(new), "revoked": None if earlier is None else str(earlier)}
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _write(path: Path, secret: str) -> None:

@@ -145,10 +145,10 @@ async def _refusal(session: AsyncSession, row: ModelVersionRow, decision: Decisi
 
 def _plan(spec: PromoteSpec, config: ModelConfig | None, *, first: bool) -> Plan:
     """The plan asked for, completed from model.yaml. A model's first version has nobody to share traffic with or to
-    go back to: without a strategy of the request's own it goes live at once."""
+    go back to: unless the request says otherwise it goes live at once."""
     declared = config.rollout if config else None
     strategy = spec.strategy or (Strategy(declared.strategy) if declared and not first else None)
-    strategy = strategy or (Strategy.IMMEDIATE if first else Strategy.BLUE_GREEN)
+    strategy = strategy or (Strategy.IMMEDIATE if first and not spec.bake_s else Strategy.BLUE_GREEN)
     shares = strategy in {Strategy.CANARY, Strategy.AB_TEST, Strategy.SHADOW}
     if shares and first:
         raise InvalidInput(f"There is no Production version a {strategy} could be compared with; use immediate.")

@@ -41,11 +41,6 @@ async def page(session: AsyncSession, *, before: UUID | None, limit: int) -> lis
     return [Holder(*row) for row in rows]
 
 
-async def of_principal(session: AsyncSession, principal_id: UUID) -> list[Holder]:
-    rows = await session.execute(_BOTH.where(KeyRow.principal_id == principal_id).order_by(KeyRow.id))
-    return [Holder(*row) for row in rows]
-
-
 async def principals(session: AsyncSession, *, before: UUID | None, limit: int) -> list[PrincipalRow]:
     query = select(PrincipalRow).order_by(PrincipalRow.id.desc()).limit(limit)
     return list(await session.scalars(query if before is None else query.where(PrincipalRow.id < before)))

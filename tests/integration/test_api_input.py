@@ -1,0 +1,147 @@
+"""Bad input of every kind: a problem document with the right status and all reasons, and nothing changed."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from control_plane.adapters.store import ids
+from tests.support.api import Api, add_model, everything
+
+pytestmark = pytest.mark.integration
+WHY = {"reason": "a test"}
+PROMOTE = "/models/fraud/promote/production"
+CASES: list[tuple[str, str, Any, int, str]] = [
+    ("POST", PROMOTE, b'{"version": ', 422, "invalid-input"),
+    ("POST", PROMOTE, b"\xff\xfe", 422, "invalid-input"),
+    ("POST", PROMOTE, b"[" * 100_000, 422, "invalid-input"),
+    ("POST", PROMOTE, b'{"bake_s": ' + b"9" * 5_000 + b"}", 422, "invalid-input"),
+    ("POST", PROMOTE, b'{"bake_s": NaN, "reason": "x"}', 422, "invalid-input"),
+    ("POST", PROMOTE, b'{"bake_s": Infinity, "reason": "x"}', 422, "invalid-input"),
+    ("POST", PROMOTE, b'{"bake_s": -1e400, "reason": "x"}', 422, "invalid-input"),
+    ("POST", PROMOTE, {"version": 1, **WHY}, 422, "invalid-input"),
+    ("POST", PROMOTE, {"version": "latest", **WHY}, 422, "invalid-input"),
+    ("POST", PROMOTE, {"verison": "1", **WHY}, 422, "invalid-input"),
+    ("POST", PROMOTE, {"version": "1", "reason": "  "}, 422, "invalid-input"),
+    ("POST", PROMOTE, {"version": "1", "reason": "a\0b"}, 422, "invalid-input"),
+    ("POST", PROMOTE, b'{"version": "1", "reason": "\\ud800"}', 422, "invalid-input"),
+    ("POST", PROMOTE, {"version": "1", "reason": "x" * 2_001}, 422, "invalid-input"),
+    ("POST", PROMOTE, {"version": "77", **WHY}, 404, "not-found"),
+    ("POST", "/models/nobody/promote/production", WHY, 404, "not-found"),
+    ("POST", "/models/NoName%00/promote/production", WHY, 404, "not-found"),
+    ("POST", "/models/fraud/rollback", {}, 422, "invalid-input"),
+    ("POST", "/models/fraud/rollback", WHY, 409, "conflict"),
+    ("POST", "/models/fraud/retrain", {**WHY, "seed": -1, "data": "a\0"}, 422, "invalid-input"),
+    ("PUT", "/models/fraud/traffic", {"arms": [], **WHY}, 428, "precondition-required"),
+    ("GET", "/models/nobody", None, 404, "not-found"),
+    ("GET", "/models/fraud/versions/0x1", None, 404, "not-found"),
+    ("GET", "/models/fraud/versions/999999999999999999999", None, 404, "not-found"),
+    ("GET", "/models/fraud/timeline?as_of=yesterday", None, 422, "invalid-input"),
+    ("GET", "/models/fraud/timeline?as_of=2026-01-01T00:00:00", None, 422, "invalid-input"),  # no offset
+    ("GET", "/models/fraud/performance?period=1y", None, 422, "invalid-input"),
+    ("GET", "/models/fraud/versions?cursor=x", None, 422, "invalid-input"),
+    ("GET", "/models?limit=0", None, 422, "invalid-input"),
+    ("GET", "/rollouts?cursor=x", None, 422, "invalid-input"),
+    ("GET", "/rollouts?model=%00", None, 422, "invalid-input"),
+    ("GET", f"/rollouts/{UUID(int=7)}", None, 404, "not-found"),
+    ("GET", "/rollouts/7", None, 422, "invalid-input"),
+    ("POST", f"/rollouts/{UUID(int=7)}/abort", WHY, 404, "not-found"),
+    ("POST", f"/rollouts/{UUID(int=7)}/explode", WHY, 404, "not-found"),
+    ("GET", f"/jobs/{UUID(int=7)}", None, 404, "not-found"),
+    ("GET", f"/predictions/{UUID(int=7)}", None, 404, "not-found"),
+    ("GET", f"/predictions/{ids.new()}", None, 404, "not-found"),
+    ("GET", f"/predictions/{ids.new((1 << 48) - 1)}", None, 404, "not-found"),  # the year 10889
+    ("POST", "/keys", {"person": "", "role": "god", "models": [], **WHY}, 422, "invalid-input"),
+    ("POST", f"/keys/{UUID(int=7)}/revoke", WHY, 404, "not-found"),
+    ("POST", "/outcomes", {"value": 1}, 422, "invalid-input"),
+    ("POST", "/outcomes", b'{"model": "fraud", "unit_id": "u", "value": NaN}', 422, "invalid-input"),
+    ("POST", "/outcomes", {"model": "nobody", "unit_id": "u", "value": 1}, 422, "invalid-input"),
+    ("POST", "/outcomes", {"prediction_id": str(ids.new()), "value": 1}, 422, "invalid-input"),
+    ("POST", "/outcomes", {"model": "fraud", "unit_id": "ü" * 65, "value": 1}, 422, "invalid-input"),
+    ("POST", "/outcomes", [], 422, "invalid-input"),
+    ("GET", "/audit?since=now", None, 422, "invalid-input"),
+    ("GET", "/nothing", None, 404, "not-found"),
+    ("DELETE", "/models/fraud", None, 405, "method-not-allowed"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "slug"), CASES)
+async def test_bad_input_is_refused_with_a_problem_and_changes_nothing(
+    api: Api, method: str, path: str, body: Any, status: int, slug: str
+) -> None:
+    await add_model(api.maker)
+    admin = await api.as_("admin")
+    before = await everything(api.maker)
+    content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    answer = await admin.request(method, path, content=content, headers={"Content-Type": "application/json"})
+    problem = answer.json()
+    assert (answer.status_code, problem["type"].rsplit("/")[-1]) == (status, slug), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem.keys() >= {"type", "title", "status", "detail", "instance", "trace_id"}
+    assert problem["trace_id"] == answer.headers["x-request-id"]
+    if status == 422:
+        assert problem["reasons"]
+    assert await everything(api.maker) == before
+
+
+async def test_every_reason_is_given_at_once(api: Api) -> None:
+    await add_model(api.maker)
+    operator = await api.as_("operator")
+    spec = {"version": 1, "strategy": "sideways", "steps": [{"weight": 101, "hold_s": -1}], "extra": 1}
+    answer = await operator.post(PROMOTE, json=spec)
+    fields = {reason.split(":")[0] for reason in answer.json()["reasons"]}
+    assert fields == {"body.version", "body.strategy", "body.steps.0.weight", "body.steps.0.hold_s", "body.extra"}
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_body_of_20_mb_is_refused_whether_it_says_so_or_not(api: Api, declared: bool) -> None:
+    await add_model(api.maker)
+    admin = await api.as_("admin")
+    before = await everything(api.maker)
+
+    async def chunks() -> Any:
+        for _ in range(320):
+            yield b" " * 65_536
+
+    content = b" " * 20 * 2**20 if declared else chunks()
+    answer = await admin.post(PROMOTE, content=content, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["type"].rsplit("/")[-1]) == (413, "too-large")
+    assert await everything(api.maker) == before
+    assert (await admin.get("/models/fraud")).status_code == 200
+
+
+async def test_a_form_is_told_to_be_json(api: Api) -> None:
+    await add_model(api.maker)
+    operator = await api.as_("operator")
+    answer = await operator.post("/models/fraud/rollback", data={"reason": "x"})
+    assert answer.status_code == 422
+    assert "header.content-type: send application/json" in answer.json()["reasons"]
+
+
+async def test_a_failing_commit_is_never_answered_with_success(api: Api) -> None:
+    await add_model(api.maker)
+    operator = await api.as_("operator")
+    async with api.maker.begin() as session:
+        late = "ALTER TABLE rollouts ADD CONSTRAINT late UNIQUE (model) DEFERRABLE INITIALLY DEFERRED"
+        await session.execute(text(late))
+    first = await operator.post(PROMOTE, json={"version": "1", **WHY})
+    aborted = await operator.post(f"/rollouts/{first.json()['id']}/abort", json=WHY)
+    assert (first.status_code, aborted.status_code) == (202, 200)
+    before = await everything(api.maker)
+    second = await operator.post(PROMOTE, json={"version": "1", **WHY}, headers={"Idempotency-Key": "k"})
+    assert (second.status_code, second.json()["type"].rsplit("/")[-1]) == (500, "internal")
+    assert "late" not in second.text  # nothing of the inside is shown
+    assert second.json()["trace_id"] == second.headers["x-request-id"]
+    assert await everything(api.maker) == before
+
+
+async def test_the_classic_paths_are_at_the_root_too(api: Api) -> None:
+    await add_model(api.maker)
+    viewer = await api.as_("viewer")
+    async with httpx.AsyncClient(base_url=api.url, headers=viewer.headers) as root:
+        for path in ("/models", "/models/fraud", "/models/fraud/performance", "/experiments", "/health"):
+            assert (await root.get(path)).json().keys() == (await viewer.get(path)).json().keys()
+        assert (await root.get("/openapi.json")).status_code == 200
