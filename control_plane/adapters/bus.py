@@ -15,6 +15,8 @@ from typing import cast
 
 import msgspec
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from control_plane.errors import BusUnavailable
@@ -28,8 +30,12 @@ REWINDS = "mlcp:rewinds"  # hash: spool -> generation of a batch that could not 
 
 
 def connect(url: str, *, timeout_s: float = 2.0) -> Redis:
-    """A client of its own pool; `await client.aclose()` ends it. Connects on first use, and again after each loss."""
-    return Redis.from_url(url, socket_connect_timeout=timeout_s, socket_timeout=timeout_s)
+    """A client of its own pool; `await client.aclose()` ends it. Connects on first use, and again after each loss.
+
+    It does not retry by itself: every caller has something better to do first, and tries again after that.
+    """
+    retry = Retry(NoBackoff(), 0)
+    return Redis.from_url(url, socket_connect_timeout=timeout_s, socket_timeout=timeout_s, retry=retry)
 
 
 @contextmanager

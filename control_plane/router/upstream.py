@@ -45,6 +45,7 @@ class Pool:
     def __init__(self, address: str) -> None:
         self.address = address
         self.idle: deque[_Connection] = deque()
+        self._open: set[_Connection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._closed = False
@@ -63,6 +64,21 @@ class Pool:
             connection.transport.close()
         self.idle.clear()
 
+    async def end(self) -> None:
+        """Close all connections now, whatever they do, and wait until they are gone."""
+        self._closed = True
+        for task in list(self._connecting):
+            task.cancel()
+        for connection in list(self._open):
+            connection.transport.abort()
+        while self._open or self._connecting:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    def opened(self, connection: "_Connection") -> None:
+        """The connection is made."""
+        self._open.add(connection)
+
     def done(self, connection: "_Connection") -> None:
         """The connection's answer is complete."""
         if self._closed:
@@ -72,11 +88,12 @@ class Pool:
 
     def lost(self, connection: "_Connection", call: Call | None, *, last: bool) -> None:
         """The connection is gone, and with it the answer of `call`."""
+        self._open.discard(connection)
         if connection in self.idle:
             self.idle.remove(connection)
         if call is None:
             return
-        if last:
+        if last or self._closed:
             call.failed("dead")
         else:  # the server closed it while we wrote, or one worker of it died: another one may live
             self._spawn(call, last=True)
@@ -145,6 +162,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._pool.opened(self)
 
     def data_received(self, data: bytes) -> None:
         if self._call is None:  # an answer nobody asked for

@@ -30,7 +30,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 def run(settings: RouterSettings, listening: socket.socket, slot: int, parent: int, ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or until the parent is gone. `parent`: read end of a pipe only the parent writes to."""
-    uvloop.run(_serve(settings, listening, slot, parent, ready))
+    uvloop.run(serve(settings, listening, slot, parent, ready))
 
 
 def router_id(settings: RouterSettings, slot: int) -> str:
@@ -39,9 +39,10 @@ def router_id(settings: RouterSettings, slot: int) -> str:
     return f"{socket.gethostname()}-{home}-{settings.router_port}-{slot}"
 
 
-async def _serve(
+async def serve(
     settings: RouterSettings, listening: socket.socket, slot: int, parent: int, ready: Callable[[], None]
 ) -> None:
+    """`run` in the loop of the caller."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -60,15 +61,8 @@ async def _serve(
 
     redis = bus.connect(settings.redis_url)
     token = settings.router_token.get_secret_value() if settings.router_token else None
-    feed = Feed(
-        settings.home / "router",
-        router_id(settings, slot),
-        redis,
-        Pool(settings.api_url),
-        Known(meter),
-        app.apply,
-        token,
-    )
+    name, api, known = router_id(settings, slot), Pool(settings.api_url), Known(meter)
+    feed = Feed(settings.home / "router", name, redis, api, known, app.apply, token)
     feed.load()
     server = await loop.create_server(lambda: Connection(listener), sock=listening)
     background = [loop.create_task(feed.run()), loop.create_task(_expire(listener))]
@@ -85,6 +79,8 @@ async def _serve(
     await predictions.close()
     await outcomes.close()
     await feed.stop()
+    for pool in (api, *(server.pool for server in known.servers.values())):
+        await pool.end()
     await redis.aclose()
     _log.info("worker.stopped", slot=slot)
 

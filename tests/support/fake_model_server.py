@@ -46,8 +46,8 @@ class FakeModelServer:
         try:
             while True:
                 await self._one(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+            pass  # hung up, or the test is over
         finally:
             self._writers.discard(writer)
             writer.close()
