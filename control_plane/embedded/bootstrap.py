@@ -88,15 +88,16 @@ class Bootstrap:
 
     async def _train(self, name: str) -> None:
         log = self._home / "logs" / f"train-{name}.log"
+        command = (sys.executable, "-m", "training", "train", name, "--json")
         with logs.open_for(log) as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "training", "train", name, "--json", stdout=output, stderr=output
-            )
-            try:
-                code = await process.wait()
-            except asyncio.CancelledError:
-                process.kill()
-                raise
+            process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=output)
+            assert process.stdout is not None
+            async for line in process.stdout:
+                output.write(line)
+                output.flush()
+                if detail := _detail(line):
+                    self._step(name, "running", f"training: {detail}")
+            code = await process.wait()
         if code:
             raise Failed(f"its training ended with {code}; see {log}: {' | '.join(logs.tail(log, 2))}")
 
@@ -162,6 +163,14 @@ async def run(environ: Mapping[str, str]) -> int:
 def _client(url: str, key: Path) -> httpx.AsyncClient:
     headers = {"Authorization": f"Bearer {key.read_text().strip()}", "Content-Type": "application/json"}
     return httpx.AsyncClient(base_url=url, headers=headers, timeout=15, trust_env=False)
+
+
+def _detail(line: bytes) -> str | None:
+    """What a progress line of the training says, if it is one."""
+    try:
+        return str(json.loads(line)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:

@@ -145,8 +145,7 @@ class Supervisor:
             for child in self._children():
                 logs.trim(child.log_path)
             self._changed.set()
-            wait = _MEMORY_EVERY_S if self._state() == "ready" else 2.0
-            await asyncio.sleep(wait)
+            await asyncio.sleep(_MEMORY_EVERY_S if self._state() == "ready" else _MEMORY_EVERY_S / 3)
 
     def _children(self) -> list[Child]:
         return [*self._core.values(), *(child for _, child in self._models.values()), self._bootstrap]
