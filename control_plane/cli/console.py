@@ -59,11 +59,19 @@ def complain(error: errors.ControlPlaneError) -> None:
     from rich.text import Text
 
     console = stderr()
-    console.print(Text.assemble((f"{error.title}. ", "bold red"), error.detail))
+    findings: list[dict[str, Any]] = error.extra.get("findings") or []
+    detail = "" if findings else error.detail  # the detail of refused data repeats them
+    console.print(Text.assemble((f"{error.title}. ", "bold red"), detail))
     for reason in error.extra.get("reasons") or ():
-        if reason == error.detail:
-            continue
-        console.print(Text(f"  - {reason}"))
+        if reason != error.detail:
+            console.print(Text(f"  - {reason}"))
+    for finding in findings:
+        examples = ", ".join(map(str, finding.get("examples") or ()))
+        rows = f" ({finding['rows']} rows)" if finding.get("rows") else ""
+        said = f"  - {finding.get('column') or 'the data'}: {finding.get('message')}{rows}"
+        console.print(Text(f"{said}: {examples}" if examples else said))
+    if report := error.extra.get("report"):
+        console.print(Text(f"  report {report}"))
     if trace := error.extra.get("trace_id"):
         console.print(Text(f"  trace {trace}", "dim"))
 

@@ -1,6 +1,5 @@
 """`mlcp train | generate | features`: work on this machine, by processes of their own."""
 
-import sys
 import time
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from control_plane.cli import connect
 from control_plane.cli.console import Json, Model, show, stderr, table
 from control_plane.errors import DeadlineExceeded, NotFound
 
+_DATA_REFUSED = 4  # exit status of `python -m training`: what we call input that cannot be used
 Data = Annotated[str | None, typer.Option("--data", help="CSV or Parquet; left out: simulated rows.", metavar="FILE")]
 
 
@@ -42,9 +42,16 @@ def train(
         )
     if wait:
         _known(trained.model, trained.version)
-    told = {"version": trained.version, **(trained.model_extra or {})}
-    rows = [(name, value) for name, value in told.items() if isinstance(value, str | int | float)]
-    show(trained, as_json, table(["=", trained.model], [row for row in rows if row[0] not in {"event", "fraction"}]))
+    metric = trained.metric
+    rows = [
+        ("version", f"{trained.version} ({trained.semver})"),
+        (metric.name, f"{metric.value:.4f} ({metric.low:.4f} to {metric.high:.4f}) on {metric.holdout_rows} rows"),
+        ("digest", trained.digest),
+    ]
+    if cost := trained.cost:
+        said = f"{cost.model:.0f} {cost.currency}; the best constant answer costs {cost.trivial:.0f}"
+        rows.insert(2, ("cost", said))
+    show(trained, as_json, table(["=", trained.model], rows))
 
 
 def generate(
@@ -61,14 +68,16 @@ def generate(
 def features(
     model: Model,
     data: Annotated[str, typer.Option("--data", help="CSV or Parquet of raw rows.", metavar="FILE")],
-    out: Annotated[str | None, typer.Option("--out", help="Left out: stdout, as CSV.", metavar="FILE")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="CSV or Parquet; left out: JSON lines on stdout.", metavar="FILE")
+    ] = None,
 ) -> None:
     """Make MODEL's final features of raw rows, as its predict bodies carry them."""
     from control_plane.sdk import subprocesses
 
     options = [] if out is None else ["--out", out]
-    sys.stdout.flush()
-    raise typer.Exit(subprocesses.run("training", "training", "features", model, "--data", data, *options))
+    status = subprocesses.run("training", "training", "features", model, "--data", data, *options)
+    raise typer.Exit(7 if status == _DATA_REFUSED else status)
 
 
 def _known(model: str, version: str, timeout_s: float = 60.0) -> None:

@@ -1,6 +1,7 @@
 """`mlcp simulate`: made-up customers send live traffic, and later tell what really happened."""
 
 import math
+import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -74,26 +75,26 @@ def simulate(
     duration: Annotated[float, typer.Option("--duration", help="Seconds.", min=0.1, max=86_400)] = 30.0,
     scenario: Annotated[str, typer.Option("--scenario", help="stable, drifted, better or worse.")] = "stable",
     outcomes: Annotated[bool, typer.Option("--outcomes", help="Also report what really happened.")] = False,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of everything random.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of everything random; left out: never the same.")] = None,
     as_json: Json = False,
 ) -> None:
     """Send made-up customers of MODEL as live traffic. Exits with 1 if a request failed."""
     import asyncio
 
-    rows = list(_rows(model, math.ceil(rate * duration), scenario, seed))
+    chosen = secrets.randbelow(2**31) if seed is None else seed
+    rows = list(_rows(model, math.ceil(rate * duration), scenario, chosen))
     if not rows:
         raise InvalidInput(f"The simulation of {model} made no rows.")
     tally = asyncio.run(_send_all(model, rows, rate, outcomes=outcomes, quiet=as_json))
-    show(tally.summary(), as_json, *_rendered(model, tally))
+    show({**tally.summary(), "seed": chosen}, as_json, *_rendered(model, tally))
     if tally.failures:
         raise typer.Exit(1)
 
 
-def _rows(model: str, count: int, scenario: str, seed: int | None) -> Iterator[dict[str, Any]]:
+def _rows(model: str, count: int, scenario: str, seed: int) -> Iterator[dict[str, Any]]:
     from control_plane.sdk import subprocesses
 
-    options = ["--rows", str(count), "--scenario", scenario, "--ndjson"]
-    options += [] if seed is None else ["--seed", str(seed)]
+    options = ["--rows", str(count), "--scenario", scenario, "--seed", str(seed), "--ndjson", "--json"]
     yield from subprocesses.events("training", "training", "simulate", model, *options)
 
 

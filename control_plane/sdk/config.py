@@ -26,6 +26,14 @@ def router_url(given: str | None = None, *, folder: Path) -> str:
     return _url("router_url", given, folder, ROUTER_URL)
 
 
+def mlflow_url(*, folder: Path) -> str | None:
+    """The registry local training logs to; None where nothing but the default is known."""
+    found = (
+        os.environ.get("MLCP_MLFLOW_URL") or os.environ.get("MLFLOW_TRACKING_URI") or _file(folder).get("mlflow_url")
+    )
+    return None if found is None else str(found)
+
+
 def key(given: str | None, *, variable: str, folder: Path, name: str) -> str:
     """The bearer key: `given`, else the environment's `variable`, else the file `keys/<name>.key` in `folder`.
 

@@ -7,16 +7,44 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from control_plane.errors import ControlPlaneError
-from control_plane.sdk import subprocesses
+from control_plane.sdk import config, subprocesses
+
+
+class HoldoutMetric(BaseModel):
+    """The declared metric on rows nothing was learnt from; `low` and `high` bound it with 95 % confidence."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    value: float
+    holdout_rows: int
+    low: float
+    high: float
+
+
+class HoldoutCost(BaseModel):
+    """What deciding the hold-out cost, by this version and by the best constant answer, in `currency`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: float
+    trivial: float
+    currency: str
 
 
 class Trained(BaseModel):
-    """The version a training registered in MLflow; further members say how it did."""
+    """The version a training registered in MLflow, and how it did."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     model: str
     version: str
+    semver: str
+    digest: str  # "sha256:..." of its artifact
+    run_id: str
+    metric: HoldoutMetric
+    metrics: dict[str, float]
+    cost: HoldoutCost | None = None  # None: model.yaml declares no costs
 
 
 Told = Callable[[str, float], None]  # what is being done, and how much of all is done (0..1)
@@ -29,22 +57,25 @@ def _quiet(detail: str, fraction: float) -> None:
 def train_model(model: str, *, data: str | Path | None = None, seed: int | None = None, told: Told = _quiet) -> Trained:
     """Validate, train, choose, calibrate and register a version of `model`, as its model.yaml says.
 
-    `data`: a CSV or Parquet file; None: rows made by the model's own simulation. MLFLOW_TRACKING_URI or MLCP_MLFLOW_URL
-    names the registry.
+    `data`: a CSV or Parquet file; None: rows made by the model's own simulation. The registry is MLCP_MLFLOW_URL or
+    MLFLOW_TRACKING_URI of the environment, else `mlflow_url` in `$MLCP_HOME/mlcp.toml`.
 
     Raises:
         InvalidData: the rows were refused; `extra["findings"]` names column, rows and examples.
         Unavailable: the extra `training` is not installed, or MLflow does not answer.
     """
     last: dict[str, Any] = {}
-    for event in subprocesses.events("training", "training", "train", model, "--json", *_options(data, seed)):
+    arguments = ["train", model, "--json", *_options(data, seed)]
+    for event in subprocesses.events("training", "training", *arguments):
         last = event
         told(str(event.get("detail", "")), float(event.get("fraction", 0.0)))
     if "version" not in last:
         raise ControlPlaneError(f"The training of {model} ended without a version.")
-    return Trained.model_validate({"model": model, **last})
+    return Trained.model_validate(last)
 
 
 def _options(data: str | Path | None, seed: int | None) -> list[str]:
     options = [] if data is None else ["--data", str(data)]
+    if url := config.mlflow_url(folder=config.home()):
+        options += ["--mlflow-url", url]
     return options if seed is None else [*options, "--seed", str(seed)]

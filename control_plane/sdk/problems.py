@@ -9,6 +9,8 @@ import httpx
 from control_plane import errors
 from control_plane.errors import ControlPlaneError, DeadlineExceeded, Unavailable
 
+_STANDARD = frozenset({"type", "title", "detail", "status", "event", "fraction"})  # the last two: of a subprocess
+
 # For answers without a slug of ours: a proxy's page, a server of a later release.
 _BY_STATUS: dict[int, type[ControlPlaneError]] = {
     400: errors.InvalidInput,
@@ -42,7 +44,7 @@ def from_document(document: Mapping[str, Any], silent: str, *, status: int | Non
     slug = str(document.get("type", "")).rsplit("/", 1)[-1]
     known = {error.type: error for error in _tree(ControlPlaneError)}
     error = known.get(slug) or _BY_STATUS.get(status or 500, ControlPlaneError)
-    extra = {name: value for name, value in document.items() if name not in {"type", "title", "detail", "status"}}
+    extra = {name: value for name, value in document.items() if name not in _STANDARD}
     return error(
         str(document.get("detail") or document.get("title") or silent),
         **extra,
