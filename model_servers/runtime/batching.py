@@ -15,20 +15,23 @@ from model_servers.runtime.problems import Refused
 
 MOST_ROWS: Final = 64
 BUDGET_S: Final = 0.002
+_HURRY: Final = MOST_ROWS  # rows waiting: more than one call can take
 _MOST_WAITING: Final = 1_024  # more are shed: they would wait longer than anyone's deadline
 
 
 class Batcher:
     def __init__(
         self,
-        answers: Callable[[Sequence[Row]], list[bytes]],
+        answers: Callable[[Sequence[Row], bool], list[bytes]],
         *,
         failed: Callable[[Request, Exception], Refused],
         observe: Callable[[float, int], None],
         most_rows: int = MOST_ROWS,
         budget_s: float | None = BUDGET_S,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`observe(seconds, rows)` hears of every call. `budget_s` None: the call's cost does not depend on rows."""
+        """`answers(rows, hurried)`: hurried while many wait, when whatever is not the answer itself is to be left out.
+        `observe(seconds, rows)` hears of every call. `budget_s` None: the call's cost does not depend on rows."""
         self._answers = answers
         self._failed = failed
         self._observe = observe
@@ -36,6 +39,7 @@ class Batcher:
         self._budget_s = budget_s
         self._rows: list[Row] = []
         self._requests: list[Request] = []
+        self._clock = clock
         self._loop = asyncio.get_running_loop()
 
     def add(self, row: Row, request: Request) -> None:
@@ -48,25 +52,26 @@ class Batcher:
         self._requests.append(request)
 
     def _flush(self) -> None:
-        limit = self._limit
         rows, requests = self._rows, self._requests
+        hurried = len(rows) > _HURRY
+        limit = self._most if hurried else self._limit
         if len(rows) > limit:
             self._rows, self._requests = rows[limit:], requests[limit:]
             rows, requests = rows[:limit], requests[:limit]
             self._loop.call_soon(self._flush)
         else:
             self._rows, self._requests = [], []
-        started = time.perf_counter()
+        started = self._clock()
         try:
-            bodies = self._answers(rows)
+            bodies = self._answers(rows, hurried)
         except Exception as exc:  # noqa: BLE001  (one row's failure is not its neighbours')
             self._one_by_one(rows, requests, exc)
             return
-        took = time.perf_counter() - started
+        took = self._clock() - started
         for request, body in zip(requests, bodies, strict=True):
             request.respond(200, body)
         self._observe(took, len(rows))
-        if self._budget_s is not None:
+        if self._budget_s is not None and not hurried:
             self._adapt(len(rows), took, self._budget_s)
 
     def _one_by_one(self, rows: list[Row], requests: list[Request], exc: Exception) -> None:
@@ -74,14 +79,14 @@ class Batcher:
             requests[0].refuse(self._failed(requests[0], exc))
             return
         for row, request in zip(rows, requests, strict=True):
-            started = time.perf_counter()
+            started = self._clock()
             try:
-                (body,) = self._answers([row])
+                (body,) = self._answers([row], False)
             except Exception as single:  # noqa: BLE001
                 request.refuse(self._failed(request, single))
             else:
                 request.respond(200, body)
-                self._observe(time.perf_counter() - started, 1)
+                self._observe(self._clock() - started, 1)
 
     def _adapt(self, rows: int, took: float, budget_s: float) -> None:
         """Follow the budget: shrink in proportion when a call overran it, double when a full one stayed below half."""

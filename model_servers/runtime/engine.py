@@ -32,8 +32,9 @@ class Engine(Protocol):
         """Features of the example logged with the artifact, if it has one."""
         ...
 
-    def answers(self, rows: Sequence[Row]) -> list[bytes]:
-        """Raises ModelFailed, or whatever a foreign model raises."""
+    def answers(self, rows: Sequence[Row], hurried: bool = False) -> list[bytes]:
+        """`hurried`: leave out reasons; they cost many times the answer. Raises ModelFailed, or whatever a foreign
+        model raises."""
         ...
 
     def explanations(self, rows: Sequence[Row]) -> list[bytes]:

@@ -1,7 +1,6 @@
 """Requests that wait together are answered together, each with its own answer."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,11 +28,14 @@ class Asked:
 class Model:
     def __init__(self, *, cost_s: float = 0.0, bad: object = None) -> None:
         self.sizes: list[int] = []
+        self.hurried: list[bool] = []
+        self.now = 0.0
         self.cost_s, self.bad = cost_s, bad
 
-    def __call__(self, rows: Sequence[Row]) -> list[bytes]:
+    def __call__(self, rows: Sequence[Row], hurried: bool) -> list[bytes]:
         self.sizes.append(len(rows))
-        time.sleep(self.cost_s * len(rows))
+        self.hurried.append(hurried)
+        self.now += self.cost_s * len(rows)
         if any(row[0] == self.bad for row in rows):
             raise ValueError("one bad row")
         return [str(row[0]).encode() for row in rows]
@@ -41,7 +43,13 @@ class Model:
 
 def batcher(model: Model, observed: list[int] | None = None, **options: Any) -> Batcher:
     heard = observed if observed is not None else []
-    return Batcher(model, failed=lambda _r, _e: model_failed("t"), observe=lambda _s, n: heard.append(n), **options)
+    return Batcher(
+        model,
+        failed=lambda _r, _e: model_failed("t"),
+        observe=lambda _s, n: heard.append(n),
+        clock=lambda: model.now,
+        **options,
+    )
 
 
 async def answered(asked: list[Asked]) -> None:
@@ -58,6 +66,7 @@ async def test_rows_of_one_tick_share_a_call_and_each_gets_its_own_answer() -> N
     await answered(asked)
     assert [int(one.body) for one in asked] == list(range(100))
     assert model.sizes == observed == [64, 36]
+    assert model.hurried == [True, False]
 
 
 async def test_a_row_that_fails_takes_none_of_its_neighbours_with_it() -> None:
