@@ -19,6 +19,8 @@ class _Number:
     feature: int
     column: int  # the first of its columns
     fill: float
+    low: float
+    high: float
     knots: tuple[float, ...]
     null: bool
     positions: dict[object, float] | None  # ordinal: value -> position
@@ -41,13 +43,15 @@ class Encoder:
         for column in columns:
             i = position[column.feature]
             fill = np.nan if column.fill is None else column.fill
+            low = -np.inf if column.low is None else column.low
+            high = np.inf if column.high is None else column.high
             match column.op:
                 case "number":
-                    self._numbers.append(_Number(i, at, fill, column.knots, column.null, None))
+                    self._numbers.append(_Number(i, at, fill, low, high, column.knots, column.null, None))
                     self.numeric += range(at, at + column.width)
                 case "ordinal":
                     positions: dict[object, float] = {value: float(k) for k, value in enumerate(column.values)}
-                    self._numbers.append(_Number(i, at, fill, (), False, positions))
+                    self._numbers.append(_Number(i, at, fill, low, high, (), False, positions))
                     self.numeric.append(at)
                 case "onehot":
                     codes: dict[object, int] = {value: at + k for k, value in enumerate(column.values)}
@@ -59,7 +63,7 @@ class Encoder:
         self.width = at
         self.coded = [i for i, _ in self._codes]  # the features `codes` returns, in its order
         self._plain = [n.feature for n in self._numbers] == list(range(at)) == list(range(len(features))) and all(
-            np.isnan(n.fill) and n.positions is None for n in self._numbers
+            np.isnan(n.fill) and n.positions is None and n.high - n.low == np.inf for n in self._numbers
         )
 
     def numbers(self, rows: Sequence[Row]) -> NDArray[np.float64]:
@@ -95,6 +99,10 @@ class Encoder:
             x = np.nan if value is None else float(value)
             if missing := x != x:
                 x = number.fill
+            elif x < number.low:
+                x = number.low
+            elif x > number.high:
+                x = number.high
             out.append(x)
             if number.knots:
                 out += [x - knot if x > knot else 0.0 for knot in number.knots]
@@ -114,7 +122,8 @@ class Encoder:
                 continue
             values = np.asarray(columns[number.feature], dtype=np.float64)
             missing = np.isnan(values)
-            filled = values if np.isnan(number.fill) else np.where(missing, number.fill, values)
+            limited = values.clip(number.low, number.high)
+            filled = limited if np.isnan(number.fill) else np.where(missing, number.fill, limited)
             out[:, at] = filled
             at += 1
             for knot in number.knots:

@@ -33,8 +33,8 @@ class Feature:
 class Column:
     """How one feature becomes columns of the matrix the scorer reads.
 
-    number   the value x, then max(0, x - k) per knot k (a piecewise linear effect); null becomes `fill`, or NaN where
-             `fill` is None; `null` adds a 0/1 column "was null"
+    number   the value x limited to `low`..`high`, then max(0, x - k) per knot k (a piecewise linear effect); null
+             becomes `fill`, or NaN where `fill` is None; `null` adds a 0/1 column "was null"
     onehot   one 0/1 column per value of `values`; `null` adds one for null; unseen values are all zeros
     ordinal  one column: the value's position in `values`; null and unseen are NaN
     """
@@ -45,6 +45,8 @@ class Column:
     knots: tuple[float, ...] = ()
     fill: float | None = None
     null: bool = False
+    low: float | None = None
+    high: float | None = None
 
     @property
     def width(self) -> int:
@@ -138,6 +140,8 @@ def parse(raw: dict[str, Any]) -> Manifest:
                 knots=tuple(float(knot) for knot in c.get("knots", ())),
                 fill=c.get("fill"),
                 null=c.get("null", False),
+                low=c.get("low"),
+                high=c.get("high"),
             )
             for c in raw["columns"]
         ),

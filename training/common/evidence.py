@@ -1,0 +1,139 @@
+"""What goes into the artifact beside the model itself: evidence, example, reference profile, declaration and code."""
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from control_plane.domain.model_config import Feature, FeatureType, ModelConfig
+from model_servers import native
+from training.common import profile
+from training.common.data import Fingerprint
+from training.common.models import Source
+from training.common.pipeline import Prepared, Trained
+
+_EXPLAINED = 1_000  # hold-out rows the importances are averaged over
+
+
+@dataclass(frozen=True, slots=True)
+class Production:
+    """The version that was Production when this one was trained, on the same hold-out."""
+
+    version: str
+    value: float
+
+
+def document(
+    config: ModelConfig, trained: Trained, source: Fingerprint, production: Production | None, *, seed: int
+) -> dict[str, Any]:
+    """evidence.json: what the gates read. Values that are not finite are null."""
+    assert config.metric is not None
+    interval = trained.interval
+    cost = None
+    if trained.cost is not None and config.costs is not None:
+        cost = {
+            "model": round(trained.cost, 2),
+            "trivial": round(trained.trivial_cost or 0.0, 2),
+            "currency": config.costs.currency,
+        }
+    found = {
+        "format": 1,
+        "metric": {
+            "name": config.metric.name,
+            "value": interval.value,
+            "holdout_rows": len(trained.label),
+            "low": interval.low,
+            "high": interval.high,
+        },
+        "production": {"version": production.version, "value": production.value} if production else None,
+        "cost": cost,
+        "metrics": trained.metrics,
+        "threshold": trained.manifest.threshold,
+        "data": {
+            "validated": True,
+            "sha256": source.sha256,
+            "rows": source.rows,
+            "from": source.start,
+            "to": source.end,
+            "source": source.source,
+        },
+        "candidates": [{"kind": tried.candidate.name, "metric": tried.value} for tried in trained.tried],
+        "winner": trained.winner.candidate.name,
+        "train_seconds": round(trained.seconds, 2),
+        "seed": seed,
+    }
+    cleaned: dict[str, Any] = _finite(found)
+    return cleaned
+
+
+def summary(found: dict[str, Any]) -> str:
+    """The tag: what a person wants to see in a list. Well under MLflow's limit for tag values."""
+    kept = {key: found[key] for key in ("metric", "production", "cost", "winner")}
+    return json.dumps(kept | {"rows": found["data"]["rows"]}, separators=(",", ":"))
+
+
+def importances(trained: Trained, prepared: Prepared) -> dict[str, float]:
+    """Mean absolute contribution of each feature over hold-out rows, in margin units."""
+    model = native.load(trained.folder)
+    rows = prepared.parts.holdout
+    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _EXPLAINED)).astype(np.int64)]
+    columns = [values[some].tolist() for values in prepared.rows.arrays]
+    found = model.contributions(list(zip(*columns, strict=True)))
+    return dict(zip((f.name for f in model.manifest.features), np.abs(found.values).mean(axis=0).tolist(), strict=True))
+
+
+def example(config: ModelConfig, prepared: Prepared) -> dict[str, Any]:
+    """A valid predict body of nobody: declared examples, else medians and most frequent categories."""
+    features = {
+        name: feature.example if feature.example is not None else _typical(feature, values)
+        for (name, feature), values in zip(config.features.items(), prepared.rows.arrays, strict=True)
+    }
+    body: dict[str, Any] = {"features": features}
+    return body | {"unit_id": "example"} if config.unit else body
+
+
+def complete(source: Source, trained: Trained, prepared: Prepared, found: dict[str, Any], folder: Path) -> None:
+    """Write everything that belongs to the artifact into `folder`, so that its digest can be taken."""
+    config, parts = source.config, prepared.parts
+    held = [values[parts.holdout] for values in prepared.rows.arrays]
+    reference = profile.build(config, held, trained.prediction, trained.label, prepared.classes)
+    for name, content in (
+        ("evidence.json", found),
+        ("profile.json", reference),
+        ("example.json", example(config, prepared)),
+    ):
+        (folder / name).write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    (folder / "model.yaml").write_text(source.text, encoding="utf-8")
+    if source.features_file is not None:
+        shutil.copyfile(source.features_file, folder / "features.py")
+
+
+def _typical(feature: Feature, values: Any) -> object:
+    match feature.type:
+        case FeatureType.TEXT:
+            return "example"
+        case FeatureType.CATEGORY:
+            known, counts = np.unique(values[values != None].astype(str), return_counts=True)  # noqa: E711  elementwise
+            return str(known[counts.argmax()]) if len(known) else None
+        case FeatureType.BOOLEAN:
+            return bool(np.nanmedian(values) >= 0.5)
+        case FeatureType.INTEGER:
+            return int(np.nanmedian(values))
+        case FeatureType.NUMBER:
+            return round(float(np.nanmedian(values)), 4)
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _finite(inner) for key, inner in value.items()}
+        case list():
+            return [_finite(inner) for inner in value]
+        case float():
+            return value if math.isfinite(value) else None
+        case _:
+            return value

@@ -1,0 +1,91 @@
+"""Which rows fit, which choose and calibrate, which only judge. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from control_plane.errors import InvalidData
+
+VALIDATION_SHARE = 0.2  # of the rows a model may learn from
+_SECOND = 1_000_000
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Row numbers. `fit` and `validation` choose the kind, calibrate and set the threshold; the chosen kind is fitted
+    again on `train`, which is everything whose label was known when the hold-out began. `test_from`: microseconds."""
+
+    fit: Rows
+    validation: Rows
+    train: Rows
+    holdout: Rows
+    test_from: int | None = None
+
+
+def by_time(
+    times: NDArray[np.int64],
+    known: NDArray[np.bool_],
+    *,
+    delay_s: int,
+    test_share: float,
+    test_from: str | None = None,
+    train_from: str | None = None,
+) -> Parts:
+    """Newest rows judge. A row is learnt from only if its label was known, `delay_s` after its event, at that moment.
+
+    Rows of one instant are never divided. `times` in microseconds; `test_from`, `train_from` ISO dates.
+    """
+    usable = np.flatnonzero(known)
+    if train_from is not None:
+        usable = usable[times[usable] >= _moment(train_from)]
+    delay = delay_s * _SECOND
+    start = _moment(test_from) if test_from is not None else _newest(times[usable], test_share)
+    holdout = usable[times[usable] >= start]
+    train = usable[times[usable] + delay <= start]
+    turn = _newest(times[train], VALIDATION_SHARE)
+    validation = train[times[train] >= turn]
+    fit = train[times[train] + delay <= turn]
+    parts = Parts(fit, validation, train, holdout, start)
+    _refuse_empty(parts, f"with labels known after {delay_s} s")
+    return parts
+
+
+def at_random(
+    known: NDArray[np.bool_], units: Sequence[Any] | NDArray[Any] | None, *, test_share: float, rng: Generator
+) -> Parts:
+    """Without a time column: a seeded draw. All rows of one unit go to one part: a customer never judges himself."""
+    usable = np.flatnonzero(known)
+    group = np.arange(len(known)) if units is None else np.unique(np.asarray(units), return_inverse=True)[1]
+    order = rng.permutation(int(group.max(initial=-1)) + 1)
+    place = np.empty(len(order))
+    place[order] = (np.arange(len(order)) + 0.5) / max(len(order), 1)  # of a group, in 0..1
+    at = place[group[usable]]
+    learning = 1 - test_share
+    holdout, train = usable[at >= learning], usable[at < learning]
+    validating = at[at < learning] >= learning * (1 - VALIDATION_SHARE)
+    parts = Parts(train[~validating], train[validating], train, holdout)
+    _refuse_empty(parts, "at random")
+    return parts
+
+
+def _newest(times: NDArray[np.int64], share: float) -> int:
+    """The moment from which on the newest `share` of rows lies; rows of that moment included."""
+    if not len(times):
+        return 0
+    return int(np.sort(times)[min(round(len(times) * (1 - share)), len(times) - 1)])
+
+
+def _moment(iso: str) -> int:
+    return int(np.datetime64(datetime.fromisoformat(iso).replace(tzinfo=None), "us").astype(np.int64))
+
+
+def _refuse_empty(parts: Parts, how: str) -> None:
+    sizes = {name: len(getattr(parts, name)) for name in ("fit", "validation", "holdout")}
+    if short := [f"{name} {size}" for name, size in sizes.items() if size < 20]:
+        raise InvalidData(f"Divided {how}, too few rows are left: {', '.join(short)}; 20 each are needed.", **sizes)

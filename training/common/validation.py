@@ -1,0 +1,200 @@
+"""Refuse bad training data, naming column, check, how many rows and a few of them.
+
+Types are checked first, value by value; what they let through goes through a pandera schema made of model.yaml
+(ranges, nulls, categories, duplicates); leakage is looked for in the rest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from control_plane.domain.model_config import Feature, FeatureType, ModelConfig, Problem
+from training.common import data, labels, leakage
+
+_EXAMPLES = 5
+MIN_ROWS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One reason to refuse. `examples`: "row 12: -3.0" (row numbers count from 0); values of personal data are left
+    out. `rows`: how many rows are concerned, 0 when the column as a whole is."""
+
+    column: str
+    check: str
+    message: str
+    rows: int = 0
+    examples: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def raw(frame: pd.DataFrame, declared: Mapping[str, Mapping[str, Any]]) -> tuple[pd.DataFrame, list[Finding]]:
+    """Check and type the columns features.py reads. `declared`: {column: {type, nullable?}}; a type may be time."""
+    found = [_missing(name, "features.py reads it") for name in declared if name not in frame]
+    if found:
+        return frame, found
+    frame = frame.copy()
+    for name, column in declared.items():
+        values, strange = _converted(frame[name], column["type"])
+        found += _typed(name, frame[name], strange, column["type"], hide=False)
+        null = pd.isna(values) & ~strange
+        if null.any() and not column.get("nullable", False):
+            found.append(_finding(name, "null", "has nulls, but features.py needs every value", null))
+        if column["type"] == "integer" and not pd.isna(values).any():
+            frame[name] = values.astype(np.int64)
+        else:
+            frame[name] = values
+    return frame, found
+
+
+def check(frame: pd.DataFrame, config: ModelConfig, *, now: datetime) -> list[Finding]:
+    """Every reason to refuse these rows of final features, target and keys; empty when they may be learnt from.
+
+    `now`: aware; event times after it are wrong.
+    """
+    target = labels.target_of(config)
+    keys = [column for column in (config.id, config.unit, config.time) if column]
+    wanted = dict.fromkeys([*config.features, target.column, *keys, *config.training.unique])
+    found = [_missing(name, "model.yaml declares it") for name in wanted if name not in frame]
+    if config.costs and (column := config.costs.false_negative_column) and column not in frame:
+        found.append(_missing(column, "costs.false_negative_column names it"))
+    if len(frame) < MIN_ROWS:
+        found.append(Finding("", "rows", f"{len(frame)} rows; at least {MIN_ROWS} are needed"))
+    if found:
+        return found
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, feature in config.features.items():
+        arrays[name], strange = data.convert(frame[name], feature.type)
+        found += _typed(name, frame[name], strange, feature.type, hide=feature.pii)
+    found += _schema(arrays, frame, config)
+    found += _times(frame, config, now)
+    found += _target(frame, config)
+    if not found:
+        found += [Finding(name, "leakage", message) for name, message in leakage.find(arrays, frame, config)]
+    return found
+
+
+def _schema(arrays: Mapping[str, NDArray[Any]], frame: pd.DataFrame, config: ModelConfig) -> list[Finding]:
+    import pandera.pandas as pa
+    from pandera.errors import SchemaErrors
+
+    checked = {
+        name: pa.Column(None, _checks(feature, pa), nullable=feature.nullable)
+        for name, feature in config.features.items()
+    }
+    table = pd.DataFrame(dict(arrays))
+    unique = list(dict.fromkeys(filter(None, (config.id,)))) if config.id else []
+    keys = [*([unique] if unique else []), *([list(config.training.unique)] if config.training.unique else [])]
+    try:
+        pa.DataFrameSchema(checked).validate(table, lazy=True)
+        found: list[Finding] = []
+    except SchemaErrors as exc:
+        found = _findings(exc.failure_cases, config)
+    for columns in {tuple(key) for key in keys}:
+        repeated = frame.duplicated(list(columns), keep="first").to_numpy()
+        if repeated.any():
+            name = ", ".join(columns)
+            found.append(_finding(name, "duplicate", "identifies a row, but the same value comes again", repeated))
+    return found
+
+
+def _checks(feature: Feature, pa: Any) -> list[Any]:
+    checks: list[Any] = []
+    if feature.range is not None:
+        checks.append(pa.Check.in_range(*feature.range, name="range"))
+    if feature.categories is not None:
+        checks.append(pa.Check.isin(list(feature.categories), name="category"))
+    return checks
+
+
+def _findings(cases: pd.DataFrame, config: ModelConfig) -> list[Finding]:
+    """pandera's failure cases, one line per value, folded into one finding per column and check."""
+    said = {"not_nullable": "null", "in_range": "range", "isin": "category"}
+    found: list[Finding] = []
+    for (column, name), rows in cases.groupby(["column", "check"], sort=False):
+        kind = said.get(str(name).split("(")[0], str(name))
+        feature = config.features[str(column)]
+        message = {
+            "null": "is not nullable",
+            "range": f"has values outside {list(feature.range or ())}",
+            "category": f"has values that are none of the {len(feature.categories or ())} declared categories",
+        }.get(kind, f"fails {name}")
+        shown = [
+            f"row {int(index)}" if feature.pii or kind == "null" else f"row {int(index)}: {value!r}"
+            for index, value in zip(rows["index"].head(_EXAMPLES), rows["failure_case"].head(_EXAMPLES), strict=True)
+        ]
+        found.append(Finding(str(column), kind, message, len(rows), tuple(shown)))
+    return found
+
+
+def _times(frame: pd.DataFrame, config: ModelConfig, now: datetime) -> list[Finding]:
+    if config.time is None:
+        return []
+    parsed = data.parse_times(frame[config.time])
+    wrong = parsed.isna().to_numpy()
+    late = (parsed > pd.Timestamp(now).tz_convert("UTC").tz_localize(None)).to_numpy()
+    found: list[Finding] = []
+    if wrong.any():
+        found.append(_finding(config.time, "type", "has values that are no time", wrong, frame[config.time]))
+    if late.any():
+        found.append(_finding(config.time, "range", "lies in the future", late, frame[config.time]))
+    return found
+
+
+def _target(frame: pd.DataFrame, config: ModelConfig) -> list[Finding]:
+    target = labels.target_of(config)
+    column = frame[target.column]
+    match config.problem:
+        case Problem.BINARY:
+            yes = labels.is_positive(column, target.positive)
+            others = list(column[~yes].dropna().unique())
+            no_count = int((~yes & (column.notna().to_numpy() | (config.label.absence_means == "negative"))).sum())
+            if not yes.any() or not no_count:
+                what = f"no row says {target.positive!r}" if not yes.any() else f"every row says {target.positive!r}"
+                return [Finding(target.column, "target", f"{what}: there is nothing to tell apart")]
+            if len(others) > 1:
+                listed = ", ".join(repr(value) for value in others[:_EXAMPLES])
+                return [Finding(target.column, "target", f"a binary target has two values; beside "
+                                f"{target.positive!r} there are {len(others)}: {listed}")]  # fmt: skip
+        case Problem.MULTICLASS:
+            if column.nunique() < 2:
+                return [Finding(target.column, "target", "has fewer than two classes: there is nothing to tell apart")]
+        case Problem.REGRESSION | Problem.OPAQUE:
+            _, strange = data.convert(column, FeatureType.NUMBER)
+            if strange.any():
+                return _typed(target.column, column, strange, "number", hide=False)
+            if column.nunique() < 2:
+                return [Finding(target.column, "target", "is constant: there is nothing to learn")]
+    return []
+
+
+def _converted(values: "pd.Series[Any]", kind: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    if kind == "time":
+        parsed = data.parse_times(values)
+        return parsed.to_numpy(), (parsed.isna() & values.notna()).to_numpy()
+    return data.convert(values, FeatureType(kind))
+
+
+def _typed(name: str, values: "pd.Series[Any]", strange: NDArray[np.bool_], kind: str, *, hide: bool) -> list[Finding]:
+    if not strange.any():
+        return []
+    return [_finding(name, "type", f"has values that are no {kind}", strange, None if hide else values)]
+
+
+def _finding(
+    column: str, check: str, message: str, rows: NDArray[np.bool_], values: "pd.Series[Any] | None" = None
+) -> Finding:
+    at = np.flatnonzero(rows)
+    shown = [f"row {i}" if values is None else f"row {i}: {values.iloc[i]!r}" for i in at[:_EXAMPLES].tolist()]
+    return Finding(column, check, message, len(at), tuple(shown))
+
+
+def _missing(name: str, why: str) -> Finding:
+    return Finding(name, "schema", f"is missing; {why}")
