@@ -55,6 +55,7 @@ class Metric:
     PREDICTIONS = "model_predictions_total"  # [model_name, status, variant, version]
     PREDICTION_LATENCY = "model_prediction_latency_seconds"  # [model_name]; inside the router
     INFERENCE_LATENCY = "model_inference_latency_seconds"  # [model_name, version]; inside the model server
+    INPUT_WARNINGS = "model_input_warnings_total"  # [model_name, version, feature, kind]; kind: unseen, out_of_range
     ACCURACY = "model_accuracy"  # [model_name, period]
     DRIFT_SCORE = "model_drift_score"  # [model_name, drift_type]
     TRAINING_DURATION = "mlflow_model_training_duration_seconds"  # [model_type, experiment_id]

@@ -1,7 +1,7 @@
 """`python -m model_servers.launch --spec FILE`: one deployment, in the environment its model needs.
 
 Native models run in this interpreter. A model with requirements of its own runs here too when they are all satisfied,
-else in an environment cached under `cache_dir`/envs. Either way this process becomes the runtime: same pid, same logs.
+else in an environment cached under `cache_dir`. Either way this process becomes the runtime: same pid, same logs.
 
 Exit codes: those of the runtime, and 5 when an environment cannot be built.
 """
@@ -70,8 +70,8 @@ def interpreter(wanted: Spec) -> tuple[str, dict[str, str]]:
     cache = Path(wanted.cache_dir).absolute()
     requirements = environments.with_runtime(wanted.requirements)
     constraints = Path(wanted.artifact) / "constraints.txt"
-    python = environments.prepare(requirements, cache / "envs", constraints=constraints)
-    return str(python), {"PYTHONPATH": str(_package_alone(cache / "envs"))}
+    python = environments.prepare(requirements, cache, constraints=constraints)
+    return str(python), {"PYTHONPATH": str(_package_alone(cache))}
 
 
 def _package_alone(folder: Path) -> Path:

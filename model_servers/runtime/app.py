@@ -104,7 +104,7 @@ class App:
         if self._ready:
             request.respond(200, self._identity)
         else:
-            raise Refused(503, "not-ready", "The model server is not ready", "The model is being warmed up.")
+            raise Refused(503, "warming-up", "The model server is not ready", "The model is being warmed up.")
 
 
 def failed(request: Request, exc: Exception) -> Refused:

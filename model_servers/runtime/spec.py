@@ -69,7 +69,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 2
     threads: int = 1  # of numeric libraries, per worker
     metrics_dir: str | None = None
-    cache_dir: str | None = None
+    cache_dir: str | None = None  # where environments of foreign models are built and kept
     requirements: tuple[str, ...] | None = None
     inferred: bool = False
     max_body_bytes: int = 1_048_576

@@ -163,7 +163,7 @@ def test_an_install_that_fails_is_exit_5_with_the_installers_last_lines(
     code, log = run_to_end(spec, tmp_path, module="model_servers.launch")
     assert code == 5
     assert "iniconfig==0.0.0.dev999" in log
-    assert not [path for path in (tmp_path / "cache" / "envs").iterdir() if path.suffix != ".lock"]
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
 
 
 def test_a_file_among_the_requirements_is_an_error_of_the_installer_not_ours(tmp_path: Path) -> None:
