@@ -92,14 +92,16 @@ class Bootstrap:
         with logs.open_for(log) as output:
             process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=output)
             assert process.stdout is not None
+            said = ""
             async for line in process.stdout:
                 output.write(line)
                 output.flush()
                 if detail := _detail(line):
+                    said = detail
                     self._step(name, "running", f"training: {detail}")
             code = await process.wait()
         if code:
-            raise Failed(f"its training ended with {code}; see {log}: {' | '.join(logs.tail(log, 2))}")
+            raise Failed(f"its training ended with {code} ({_short(said)}); see {log}")
 
     async def _promote(self, name: str, version: str) -> None:
         body = {"version": version, "reason": _REASON}
@@ -171,6 +173,11 @@ def _detail(line: bytes) -> str | None:
         return str(json.loads(line)["detail"])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _short(text: str, limit: int = 300) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[:limit]}..."
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:
