@@ -98,6 +98,7 @@ class WorkerSettings(_Store, _Registry):
     """The job queue's process: training, replay, reports, notifications."""
 
     worker_concurrency: int = 1
+    job_timeout_s: float = 6 * 3_600.0  # a job that runs longer is stopped and fails
 
 
 class RouterSettings(_Bus):

@@ -1,0 +1,98 @@
+"""Procrastinate, in this one module: the queue that carries out what `jobs_wanted` rows ask for.
+
+It lives in a Postgres schema of its own, `procrastinate`. It is a means, not a record: a job's truth is its row. The
+same row may come out of the queue twice, after a crash; whoever carries it out claims the row first.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import procrastinate
+import psycopg
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
+from procrastinate.jobs import DeleteJobCondition, Job
+from procrastinate.schema import SchemaManager
+from sqlalchemy import make_url
+
+from control_plane.errors import StoreUnavailable
+
+_SCHEMA = "procrastinate"
+_SEARCH_PATH = f"-c search_path={_SCHEMA}"
+_LOCK = 7_305_002  # advisory, while the schema is made
+_TASK = "carry_out"
+_HEARTBEAT_S = 2.0
+STALLED_S = 10.0  # a worker silent for so long is dead
+
+
+def prepare(dsn: str) -> None:
+    """Make the queue's schema if it is not there. Blocking; safe from several processes at once."""
+    with psycopg.connect(_plain(dsn)) as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        made = connection.execute(f"SELECT to_regclass('{_SCHEMA}.procrastinate_jobs')").fetchone()
+        if made and made[0] is None:
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}")
+            connection.execute(f"SET LOCAL search_path TO {_SCHEMA}")
+            connection.execute(SchemaManager.get_schema())
+
+
+class Queue:
+    """An open queue; see `opened`."""
+
+    def __init__(self, app: procrastinate.App) -> None:
+        self._app = app
+
+    async def put(self, job_id: UUID) -> None:
+        """Have the job carried out once. Putting it again while it waits changes nothing."""
+        try:
+            await self._app.configure_task(_TASK, queueing_lock=str(job_id)).defer_async(job_id=str(job_id))
+        except AlreadyEnqueued:
+            return
+        except ConnectorException as exc:
+            raise StoreUnavailable(f"The job queue does not answer: {exc}") from exc
+
+    async def abandoned(self) -> list[tuple[UUID, Job]]:
+        """Jobs whose worker died while it carried them out. Hand each to `again`."""
+        try:
+            stalled = await self._app.job_manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_S)
+        except ConnectorException as exc:
+            raise StoreUnavailable(f"The job queue does not answer: {exc}") from exc
+        return [(UUID(str(job.task_kwargs["job_id"])), job) for job in stalled]
+
+    async def again(self, job: Job) -> None:
+        """Put an abandoned job back."""
+        try:
+            await self._app.job_manager.retry_job(job)
+        except AlreadyEnqueued:
+            return  # its row was put anew meanwhile
+        except ConnectorException as exc:
+            raise StoreUnavailable(f"The job queue does not answer: {exc}") from exc
+
+    async def work(self, *, concurrency: int, patience_s: float) -> None:
+        """Carry out jobs until cancelled; those under way then get `patience_s` before they are cancelled too."""
+        await self._app.run_worker_async(
+            concurrency=concurrency,
+            shutdown_graceful_timeout=patience_s,
+            install_signal_handlers=False,
+            update_heartbeat_interval=_HEARTBEAT_S,
+            stalled_worker_timeout=STALLED_S,
+            delete_jobs=DeleteJobCondition.ALWAYS,
+        )
+
+
+@asynccontextmanager
+async def opened(dsn: str, carry_out: Callable[[UUID], Awaitable[None]]) -> AsyncGenerator[Queue]:
+    """The queue in the database `dsn` (as SQLAlchemy takes it) leads to; `carry_out` is what `work` does with a job."""
+    connector = procrastinate.PsycopgConnector(conninfo=_plain(dsn), kwargs={"options": _SEARCH_PATH}, min_size=1)
+    app = procrastinate.App(connector=connector)
+
+    @app.task(name=_TASK)
+    async def _(job_id: str) -> None:  # pyright: ignore[reportUnusedFunction]  (known to the app by its name)
+        await carry_out(UUID(job_id))
+
+    async with app.open_async():
+        yield Queue(app)
+
+
+def _plain(dsn: str) -> str:
+    return make_url(dsn).set(drivername="postgresql").render_as_string(hide_password=False)
