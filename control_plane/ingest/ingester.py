@@ -112,6 +112,9 @@ class Ingester:
             if limit <= 0:
                 break
         made = plan((batch for _, batch in chosen), self._watermarks)
+        if made.rewinds:  # or another ingester took what seems to be missing
+            self._watermarks = await ingest.watermarks(self._connection)
+            made = plan((batch for _, batch in chosen), self._watermarks)
         for spool in made.jumped:
             _log.error("ingester.jumped", spool=spool, what="the spool no longer has what follows the watermark")
         if made.after:
