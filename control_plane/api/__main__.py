@@ -1,13 +1,17 @@
 """`python -m control_plane.api`: the admin API as a process."""
 
+import signal
 import socket
 import sys
 
+import structlog
 import uvicorn
 
 from control_plane import telemetry
 from control_plane.api.app import create_app
 from control_plane.settings import ApiSettings
+
+log = structlog.get_logger()
 
 
 class _Server(uvicorn.Server):
@@ -30,7 +34,16 @@ def main() -> int:
         timeout_graceful_shutdown=10,
     )
     server = _Server(config)
-    server.run()
+    for asked in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has shut down in order
+        signal.signal(asked, lambda *_: sys.exit(0))
+    try:
+        listener = socket.create_server((settings.api_host, settings.api_port), backlog=1_024)
+    except OSError as exc:
+        where = f"{settings.api_host}:{settings.api_port}"
+        log.error("cannot listen", address=where, error=exc.strerror, change="MLCP_API_HOST, MLCP_API_PORT")
+        return 1
+    with listener:
+        server.run(sockets=[listener])
     return 0 if server.started else 1
 
 

@@ -8,12 +8,11 @@ from uuid import UUID
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adapters import store
 from control_plane.adapters.store import jobs, rollouts
-from control_plane.api.deps import Now
+from control_plane.api.deps import Now, Settings
 from control_plane.domain import governance
 from control_plane.domain.audit import Actor
 from control_plane.domain.governance import Action
@@ -61,9 +60,9 @@ def cause(principal: Principal, request: Request) -> Cause:
     return Cause(actor, "api", request.state.request_id)
 
 
-def check_token(credentials: HTTPAuthorizationCredentials | None, expected: SecretStr | None) -> None:
-    """The routers' shared token. Raises Unauthenticated; a token that was never set is right for nobody."""
-    given = credentials.credentials if credentials else ""
+def router_token(credentials: Credentials, settings: Settings) -> None:
+    """A dependency that lets routers through, by their shared token; one that was never set is right for nobody."""
+    given, expected = credentials.credentials if credentials else "", settings.router_token
     if expected is None or not hmac.compare_digest(given.encode(), expected.get_secret_value().encode()):
         raise Unauthenticated("This route is for routers, with their shared token.")
 

@@ -3,17 +3,17 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field
 
 from control_plane.adapters import store
 from control_plane.adapters.store import routers, snapshots
-from control_plane.api.auth import Credentials, check_token
-from control_plane.api.deps import Session, Settings
+from control_plane.api.auth import router_token
+from control_plane.api.deps import Session
 from control_plane.contracts.base import Request as Body
 from control_plane.contracts.base import Text
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(router_token)])
 _LOOK_S = 0.5
 _Counter = Annotated[int, Query(ge=0, le=2**62)]
 
@@ -31,8 +31,6 @@ class RouterReport(Body):
 @router.get("/snapshot")
 async def get_snapshot(
     request: Request,
-    settings: Settings,
-    credentials: Credentials,
     epoch: _Counter = 0,
     revision: _Counter = 0,
     wait_s: Annotated[float, Query(ge=0, le=60)] = 0,
@@ -41,7 +39,6 @@ async def get_snapshot(
 
     No database connection is held while it waits.
     """
-    check_token(credentials, settings.router_token)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait_s
     while True:
@@ -61,10 +58,7 @@ async def report(
     router_id: Annotated[Text, Path(min_length=1, max_length=200)],
     body: RouterReport,
     session: Session,
-    settings: Settings,
-    credentials: Credentials,
 ) -> None:
     """A router's report, while it cannot leave it on the bus."""
-    check_token(credentials, settings.router_token)
     at = {"epoch": body.epoch, "revision": body.revision}
     await routers.report(session, router_id, **at, pins=body.pins, rejected=body.rejected)

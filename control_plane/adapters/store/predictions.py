@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Float, Subquery, case, cast, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adapters.store import ids
@@ -128,7 +128,7 @@ def _newest_truth(model: str, since: datetime) -> Subquery:
         select(outcome.prediction_id, outcome.value)
         .where(outcome.model == model, outcome.name == "label", outcome.prediction_id.is_not(None))
         .where(outcome.received_at >= since)
-        .distinct(outcome.prediction_id)
+        .ext(distinct_on(outcome.prediction_id))
         .order_by(outcome.prediction_id, outcome.observed_at.desc(), outcome.received_at.desc())
         .subquery()
     )

@@ -1,0 +1,123 @@
+"""Who may call what: every route of the API with every role, from a table that names every route."""
+
+from uuid import UUID
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from control_plane.api.app import create_app
+from control_plane.domain.governance import Role
+from control_plane.settings import ApiSettings
+from tests.support.api import Api, add_model
+
+pytestmark = pytest.mark.integration
+READ = "viewer operator approver admin auditor"
+RUN = "operator approver admin"
+ANY = "viewer operator approver admin auditor predictor nobody"  # no key asked for
+TOKEN = ""  # the routers' own token, no role's key
+TABLE = {
+    "GET /health": ANY,
+    "GET /models": READ,
+    "GET /models/{model}": READ,
+    "GET /models/{model}/versions": READ,
+    "GET /models/{model}/versions/{version}": READ,
+    "GET /models/{model}/timeline": READ,
+    "GET /models/{model}/performance": READ,
+    "GET /models/{model}/traffic": READ,
+    "PUT /models/{model}/traffic": RUN,
+    "POST /models/{model}/promote/{stage}": RUN,
+    "POST /models/{model}/rollback": RUN,
+    "POST /models/{model}/retrain": RUN,
+    "GET /rollouts": READ,
+    "GET /rollouts/{rollout_id}": READ,
+    "POST /rollouts/{rollout_id}/{verb}": RUN,
+    "GET /experiments": READ,
+    "GET /jobs": READ,
+    "GET /jobs/{job_id}": READ,
+    "GET /jobs/{job_id}/logs": READ,
+    "POST /jobs/{job_id}/cancel": RUN,
+    "GET /keys": "admin auditor",
+    "POST /keys": "admin",
+    "POST /keys/{key_id}/revoke": "admin",
+    "POST /keys/{key_id}/rotate": "admin",
+    "GET /principals": "admin auditor",
+    "GET /audit": "approver admin auditor",
+    "GET /audit/verify": "approver admin auditor",
+    "POST /outcomes": "operator approver admin predictor",
+    "GET /predictions/{prediction_id}": "operator approver admin auditor",
+    "POST /webhooks/mlflow": RUN,
+    "GET /snapshot": TOKEN,
+    "POST /routers/{router_id}": TOKEN,
+}
+IDS = dict.fromkeys(("rollout_id", "job_id", "key_id", "prediction_id"), str(UUID(int=7)))
+FILLED = IDS | {"model": "fraud", "version": "1", "stage": "production", "verb": "pause", "router_id": "r"}
+
+
+def routes() -> set[str]:
+    """Every route of the API as "METHOD path", asked of the application itself."""
+    app = create_app(ApiSettings(postgres_dsn=SecretStr("postgresql+asyncpg://nobody@127.0.0.1:1/none")))
+    found: set[str] = set()
+    for path, methods in app.openapi()["paths"].items():
+        found |= {f"{method.upper()} {path}" for method in methods}
+    return found
+
+
+def test_the_table_names_every_route_of_the_openapi_document() -> None:
+    documented = {line.replace(" ", " /api/v1", 1) for line in TABLE if TABLE[line] != TOKEN}
+    assert routes() == documented
+
+
+@pytest.mark.parametrize("role", [*Role, "nobody"])
+async def test_a_role_may_do_exactly_what_the_table_says(api: Api, role: str) -> None:
+    await add_model(api.maker)
+    client = api.client() if role == "nobody" else await api.as_(role)
+    wrong: list[str] = []
+    for line, allowed in TABLE.items():
+        method, path = line.split()
+        filled = path.format_map(FILLED)
+        answer = await client.request(method, filled, json={} if method != "GET" else None)
+        expected = role in allowed.split()
+        if expected != (answer.status_code not in {401, 403}) or answer.status_code >= 500:
+            wrong.append(f"{line}: {answer.status_code}")
+        if role == "nobody" and allowed != ANY:
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"] == "Bearer"
+    assert not wrong
+
+
+async def test_a_key_reaches_only_the_models_it_covers(api: Api) -> None:
+    await add_model(api.maker, "fraud")
+    await add_model(api.maker, "churn")
+    operator = await api.as_("operator", "fraud*")
+    assert [m["name"] for m in (await operator.get("/models")).json()["items"]] == ["fraud"]
+    assert (await operator.get("/models/churn")).status_code == 403
+    why = {"reason": "x"}
+    assert (await operator.post("/models/churn/promote/production", json=why)).status_code == 403
+    started = await (await api.as_("operator")).post("/models/churn/promote/production", json=why)
+    assert (await operator.get(f"/rollouts/{started.json()['id']}")).status_code == 403
+    assert (await operator.post(f"/rollouts/{started.json()['id']}/abort", json=why)).status_code == 403
+    assert (await operator.get("/rollouts")).json()["items"] == []
+    refused = await operator.post("/outcomes", json=[{"model": "churn", "unit_id": "u", "value": 1}])
+    assert (refused.status_code, refused.json()["type"].rsplit("/")[-1]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("header", ["Bearer wrong", "Basic YTpi", "Bearer", "mlcp_x"])
+async def test_a_wrong_key_is_401_and_says_nothing_of_why(api: Api, header: str) -> None:
+    answer = await api.client().get("/models", headers={"Authorization": header})
+    assert (answer.status_code, answer.json()["type"].rsplit("/")[-1]) == (401, "unauthenticated")
+
+
+async def test_the_routers_token_opens_the_snapshot_and_nothing_else(api: Api) -> None:
+    router = api.client("router-token")
+    assert (await router.get("/snapshot")).status_code == 304
+    assert (await router.get("/models")).status_code == 401
+    report = {"epoch": 1, "revision": 1, "pins": {}, "rejected": None, "at": 1.5}
+    assert (await router.post("/routers/r1", json=report)).status_code == 204
+    assert (await router.post("/routers/r1", json={"epoch": -1})).status_code == 422
+
+
+async def test_paths_that_are_no_route_are_problems_too(api: Api) -> None:
+    async with httpx.AsyncClient(base_url=api.url) as root:
+        answer = await root.get("/admin.php")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
