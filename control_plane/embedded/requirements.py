@@ -1,5 +1,6 @@
-"""Writes requirements.txt and requirements-dev.txt: every version pinned, every file by hash, no host in them.
+"""Writes requirements*.txt: every version pinned, every file by hash, no host in them.
 
+requirements.txt runs everything, requirements-serving.txt is for images of model servers, requirements-dev.txt tests.
 One resolution serves Python 3.11 to 3.13 and every platform. The files of `--dev` pin what requirements.txt pins.
 """
 
@@ -17,6 +18,7 @@ _BUILD = "hatchling\neditables\n"  # builds this project itself, without fetchin
 def main() -> int:
     upgrade = [argument for argument in sys.argv[1:] if argument.startswith("--upgrade")]
     _compile(ROOT / "requirements.txt", _RUN, upgrade)
+    _compile(ROOT / "requirements-serving.txt", ("serving",), ["--constraint", str(ROOT / "requirements.txt")])
     _compile(ROOT / "requirements-dev.txt", _DEV, [*upgrade, "--constraint", str(ROOT / "requirements.txt")])
     return 0
 
