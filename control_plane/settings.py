@@ -28,8 +28,8 @@ class _Process(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MLCP_", frozen=True, populate_by_name=True, extra="ignore")
 
-    home: AbsolutePath = Path("var")
-    log_level: str = "INFO"
+    home: AbsolutePath = Path("var")  # state, keys and logs of this installation; made absolute
+    log_level: str = "INFO"  # DEBUG, INFO, WARNING or ERROR
 
     @classmethod
     def settings_customise_sources(
@@ -62,24 +62,28 @@ class _Bus(_Process):
 
 
 class _Registry(_Process):
-    mlflow_url: str = Field("http://127.0.0.1:5000", validation_alias=_alias("mlflow_url", "MLFLOW_TRACKING_URI"))
+    mlflow_url: str = Field(  # the registry's address
+        "http://127.0.0.1:5000", validation_alias=_alias("mlflow_url", "MLFLOW_TRACKING_URI")
+    )
 
 
 class ApiSettings(_Store, _Registry):
     """The admin API. It needs Postgres to start and MLflow for artifacts' details only."""
 
-    api_host: str = "127.0.0.1"
-    api_port: int = 8000
+    api_host: str = "127.0.0.1"  # address the API listens on
+    api_port: int = 8000  # port the API listens on
     router_token: SecretStr | None = None  # what routers show to fetch snapshots; None: that route is closed
     router_live_s: float = 5.0  # a router not heard of for longer is not waited for
     warm_s: float = 600.0  # how long a version that lost its traffic stays warm beyond the bake
     max_body_bytes: int = 1_048_576  # of one request; larger ones are refused
     mlflow_webhook_secret: SecretStr | None = None  # signs MLflow's webhooks; None: they need a key like anyone
-    auto_promote_threshold: float = Field(
+    auto_promote_threshold: float = Field(  # the metric's minimum where model.yaml names none
         0.85, validation_alias=_alias("auto_promote_threshold", "AUTO_PROMOTE_THRESHOLD")
     )
-    drift_threshold: float = Field(0.1, validation_alias=_alias("drift_threshold", "DRIFT_THRESHOLD"))
-    performance_degradation_threshold: float = Field(
+    drift_threshold: float = Field(  # practical threshold (PSI) where model.yaml names none
+        0.1, validation_alias=_alias("drift_threshold", "DRIFT_THRESHOLD")
+    )
+    performance_degradation_threshold: float = Field(  # how much worse than Production, where model.yaml says nothing
         0.05, validation_alias=_alias("performance_degradation_threshold", "PERFORMANCE_DEGRADATION_THRESHOLD")
     )
 
@@ -87,9 +91,9 @@ class ApiSettings(_Store, _Registry):
 class ReconcilerSettings(_Store, _Bus, _Registry):
     """The reconciler: MLflow, deployments and snapshots follow Postgres."""
 
-    deployer: str = "local"
-    registry_poll_s: float = 2.0
-    lease_s: float = 5.0
+    deployer: str = "local"  # what runs the model servers
+    registry_poll_s: float = 2.0  # how often MLflow is looked at
+    lease_s: float = 5.0  # a leader not heard of for longer is replaced
     router_live_s: float = 5.0
     warm_s: float = 600.0  # how long a version that lost its traffic stays warm beyond the bake
 
@@ -97,20 +101,20 @@ class ReconcilerSettings(_Store, _Bus, _Registry):
 class WorkerSettings(_Store, _Registry):
     """The job queue's process: training, replay, reports, notifications."""
 
-    worker_concurrency: int = 1
+    worker_concurrency: int = 1  # jobs carried out at the same time
     job_timeout_s: float = 6 * 3_600.0  # a job that runs longer is stopped and fails
 
 
 class RouterSettings(_Bus):
     """The data plane. No database password here, by design."""
 
-    router_host: str = "127.0.0.1"
-    router_port: int = 8080
-    router_workers: int = 2
+    router_host: str = "127.0.0.1"  # address the router listens on
+    router_port: int = 8080  # port the router listens on
+    router_workers: int = 2  # processes that share the port
     router_token: SecretStr | None = None
-    api_url: str = "http://127.0.0.1:8000"
+    api_url: str = "http://127.0.0.1:8000"  # where snapshots come from while the bus is down
     spool_fsync: str = "never"  # never | tick: survive the loss of the machine, not only of the process
-    spool_segment_bytes: int = 16 * 2**20
+    spool_segment_bytes: int = 16 * 2**20  # a spool file that is larger is closed and a new one begun
 
 
 class ShipperSettings(_Bus):

@@ -21,7 +21,7 @@ from control_plane.api import (
     webhooks,
 )
 from control_plane.api.middleware import BodyLimit, RequestId
-from control_plane.errors import ControlPlaneError, StoreUnavailable
+from control_plane.errors import ControlPlaneError, InvalidInput, StoreUnavailable
 from control_plane.settings import ApiSettings
 
 _CLASSIC = (health.router, models.router, releases.router, rollouts.experiments)  # also at the root, as ever
@@ -42,7 +42,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         version=version("mlcp"),
         description="Releases of machine-learning models: who answers which customer, and the proof of it.",
         lifespan=lifespan,
-        responses=problems.responses(ControlPlaneError, StoreUnavailable),
+        responses=problems.responses(ControlPlaneError, StoreUnavailable, InvalidInput),
     )
     problems.install(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
