@@ -14,6 +14,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_RESERVED_BYTES = 128 * 1024  # per file; enough for a thousand time series
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -23,7 +24,13 @@ class Metrics:
     def __init__(self, folder: Path, identity: str) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-        values.ValueClass = values.MultiProcessValue(lambda: identity)  # type: ignore[no-untyped-call]
+        try:
+            for kind in ("counter", "histogram", "gauge_mostrecent"):
+                _reserve(folder / f"{kind}_{identity}.db")
+            values.ValueClass = values.MultiProcessValue(lambda: identity)  # type: ignore[no-untyped-call]
+        except OSError as exc:  # a full disk: count in memory, where only this process sees it
+            _log.error("metrics.not_shared", folder=str(folder), error=str(exc))
+            values.ValueClass = values.MutexValue
         self._folder = folder
         self._registry = CollectorRegistry()
 
@@ -42,3 +49,12 @@ class Metrics:
         registry = CollectorRegistry()
         MultiProcessCollector(registry, str(self._folder))  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+
+def _reserve(path: Path) -> None:
+    """Give the file its blocks now: writing to a hole of a mapped file on a full disk kills the process (SIGBUS)."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, _RESERVED_BYTES)
+    finally:
+        os.close(descriptor)

@@ -79,6 +79,15 @@ def save(home: Path, sealed: bytes) -> None:
 @contextmanager
 def router(home: Path, redis_url: str, *, workers: int = 1, **env: str) -> Iterator[str]:
     """A router process; the base URL it answers on."""
+    with router_process(home, redis_url, workers=workers, **env) as (url, _):
+        yield url
+
+
+@contextmanager
+def router_process(
+    home: Path, redis_url: str, *, workers: int = 1, prefix: Sequence[str] = (), **env: str
+) -> Iterator[tuple[str, int]]:
+    """A router process, started by `prefix` if that is given; its base URL and the parent's pid."""
     port = free_port()
     settings = {
         "MLCP_HOME": str(home),
@@ -90,14 +99,14 @@ def router(home: Path, redis_url: str, *, workers: int = 1, **env: str) -> Itera
         **env,
     }
     log = home / f"router-{port}.log"
-    with running([sys.executable, "-m", "control_plane.router"], log=log, env=settings) as child:
+    with running([*prefix, sys.executable, "-m", "control_plane.router"], log=log, env=settings) as child:
 
         def ready() -> bool:
             assert child.poll() is None, log.read_text()[-2000:]
             return Path(settings["MLCP_READY_FILE"]).exists()
 
         wait_until(ready, within=30, what="router ready")
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", child.pid
 
 
 @asynccontextmanager
