@@ -89,7 +89,7 @@ def importances(trained: Trained, prepared: Prepared) -> dict[str, float]:
 def example(config: ModelConfig, prepared: Prepared) -> dict[str, Any]:
     """A valid predict body of nobody: declared examples, else medians and most frequent categories."""
     features = {
-        name: feature.example if feature.example is not None else _typical(feature, values)
+        name: _declared(feature) if feature.example is not None else _typical(feature, values)
         for (name, feature), values in zip(config.features.items(), prepared.rows.arrays, strict=True)
     }
     body: dict[str, Any] = {"features": features}
@@ -110,6 +110,17 @@ def complete(source: Source, trained: Trained, prepared: Prepared, found: dict[s
     (folder / "model.yaml").write_text(source.text, encoding="utf-8")
     if source.features_file is not None:
         shutil.copyfile(source.features_file, folder / "features.py")
+
+
+def _declared(feature: Feature) -> object:
+    """A whole number is read from model.yaml as 14.0, which MLflow refuses for an integer column."""
+    match feature.type, feature.example:
+        case FeatureType.INTEGER, bool() | str() | None as odd:
+            return odd
+        case FeatureType.INTEGER, float(value):
+            return int(value)
+        case _, value:
+            return value
 
 
 def _typical(feature: Feature, values: Any) -> object:
