@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,9 +114,12 @@ class Registry:
                 self._log_candidates(experiment.experiment_id, run_id, config, trained)
                 self._log_files(run_id, pictures, card, trained.folder)
                 info = self._log_model(config, trained, example)
-                version = self._mlflow.register_model(
-                    info.model_uri,
+                self._create_model(name, config.purpose)
+                version = self._client.create_model_version(
                     name,
+                    info.model_uri,
+                    run_id=run_id,
+                    model_id=info.model_id,
                     tags={
                         RUNTIME: "native",
                         DIGEST: sha,
@@ -127,6 +131,15 @@ class Registry:
                 )
                 self._client.set_terminated(run_id)
         return Registered(str(version.version), sha, run_id, str(experiment.experiment_id))
+
+    def _create_model(self, name: str, purpose: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name, description=purpose)
+        except MlflowException as exc:
+            if exc.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
 
     def _log_parent(self, run_id: str, config: ModelConfig, trained: Trained, source: Fingerprint, seed: int) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
@@ -185,7 +198,8 @@ class Registry:
     def _log_model(self, config: ModelConfig, trained: Trained, example: Mapping[str, Any]) -> Any:
         import pandas as pd
 
-        with tempfile.TemporaryDirectory() as temporary:
+        with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # advice on type hints
             code = Path(temporary) / "model_servers"
             _copy_runtime(code)
             return self._mlflow.pyfunc.log_model(
