@@ -126,6 +126,6 @@ async def page(
 
 async def newest_of(session: AsyncSession, actions: Sequence[str]) -> list[dict[str, Any]]:
     """The newest record of every object among those with one of these actions, parsed."""
-    query = select(AuditRow.payload).where(AuditRow.action.in_(actions)).distinct(AuditRow.object)
-    rows = await session.scalars(query.order_by(AuditRow.object, AuditRow.seq.desc()))
+    newest = select(func.max(AuditRow.seq)).where(AuditRow.action.in_(actions)).group_by(AuditRow.object)
+    rows = await session.scalars(select(AuditRow.payload).where(AuditRow.seq.in_(newest)).order_by(AuditRow.seq))
     return [json.loads(payload) for payload in rows]

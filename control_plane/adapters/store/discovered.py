@@ -35,6 +35,12 @@ async def known(session: AsyncSession) -> dict[str, dict[str, Known]]:
     return found
 
 
+async def rows(session: AsyncSession, model: str) -> dict[str, ModelVersionRow]:
+    """Whole versions of one model by number; empty for an unknown model."""
+    query = select(ModelVersionRow).where(ModelVersionRow.model == model)
+    return {row.version: row for row in await session.scalars(query)}
+
+
 async def add(session: AsyncSession, row: ModelVersionRow, *, salt: str) -> None:
     """A new version, and its model if this is the first one (then with this salt)."""
     model = insert(ModelRow).values(name=row.model, created_at=row.discovered_at, salt=salt, revision=1)

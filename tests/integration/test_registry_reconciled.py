@@ -1,0 +1,209 @@
+"""What happens in MLflow is known here, and what is decided here is read in MLflow."""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from control_plane.adapters.store import audit, discovered, versions
+from control_plane.adapters.store.tables import ModelVersionRow
+from control_plane.contracts.rollouts import PromoteSpec
+from control_plane.domain.audit import Actor
+from control_plane.domain.stages import Stage
+from control_plane.services import promotion
+from control_plane.services.cutover import Cause
+from control_plane.services.promotion import Policy
+from tests.support.processes import eventually
+from tests.support.reconciler import answering, environment, reconciler, supervisor
+from tests.support.registering import alias, ours, register, request, shown
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
+CAUSE = Cause(Actor("admin"), "test")
+LOG = """
+import sys, mlflow, pandas as pd
+from mlflow.models import infer_signature
+from sklearn.linear_model import LogisticRegression
+mlflow.set_tracking_uri(sys.argv[1])
+X = pd.DataFrame({"income": [1.0, 2.0, None, 4.0], "age": [20, 30, 40, 50]})
+model = LogisticRegression().fit(X.fillna(0), [0, 1, 0, 1])
+signature = infer_signature(X, [0, 1])
+with mlflow.start_run():
+    mlflow.sklearn.log_model(model, name="model", signature=signature, registered_model_name=sys.argv[2])
+"""
+
+
+@dataclass
+class World:
+    sessions: async_sessionmaker[AsyncSession]
+    mlflow: str
+
+    async def row(self, model: str, version: str = "1") -> ModelVersionRow | None:
+        async with self.sessions() as session:
+            return (await discovered.rows(session, model)).get(version)
+
+    async def until_known(self, model: str, version: str = "1", within: float = 30) -> ModelVersionRow:
+        async def look() -> ModelVersionRow | None:
+            row = await self.row(model, version)
+            return row if row and row.digest else None
+
+        row = await eventually(look, within=within, what=f"{model} {version} is known")
+        assert row is not None
+        return row
+
+    async def promote(self, model: str, version: str, to: Stage = Stage.PRODUCTION) -> None:
+        spec = PromoteSpec(version=version, reason="test")
+        now = datetime.now(UTC)
+        async with self.sessions.begin() as session:
+            if to is Stage.PRODUCTION:
+                await promotion.to_production(session, model, spec, policy=Policy(), cause=CAUSE, now=now)
+            else:
+                await promotion.to_stage(session, model, to, spec, cause=CAUSE, now=now)
+
+    async def actions(self, model: str) -> list[str]:
+        async with self.sessions() as session:
+            records = await audit.page(session, before=None, limit=50, object=f"model:{model}")
+            return [record["action"] for record, _ in records]
+
+    async def until(self, what: str, look: Callable[[], bool], within: float = 30) -> None:
+        async def met() -> bool:
+            return look()
+
+        await eventually(met, within=within, what=what, every=0.1)
+
+    def move(self, model: str, name: str, version: str) -> None:
+        request(self.mlflow, "POST", "registered-models/alias", name=model, alias=name, version=version)
+
+
+@pytest.fixture
+async def world(
+    maker: async_sessionmaker[AsyncSession], dsn: str, redis: str, mlflow: str, home: Path, tmp_path: Path
+) -> AsyncIterator[World]:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(supervisor(home))
+        stack.enter_context(reconciler(environment(dsn, redis, home, mlflow), tmp_path / "reconciler.log"))
+        yield World(maker, mlflow)
+
+
+def named(what: str) -> str:
+    return f"{what}-{uuid4().hex[:8]}"
+
+
+async def test_a_model_logged_by_plain_mlflow_is_known_typed_and_told_what_its_gates_miss(world: World) -> None:
+    name = named("plain")
+    await world.until_known(_registered(world.mlflow, named("warm-up")))  # the reconciler is up
+    log = subprocess.run(  # noqa: ASYNC221  (everything waits for it)
+        [sys.executable, "-W", "ignore", "-c", LOG, world.mlflow, name], capture_output=True, text=True
+    )
+    assert log.returncode == 0, log.stderr[-2_000:]
+    row = await world.until_known(name, within=10)
+    assert (row.stage, row.inferred, row.runtime, row.digest_from) == ("Development", True, "pyfunc", "discovery")
+    features = {key: (one["type"], one["nullable"]) for key, one in row.config["features"].items()}
+    assert features == {"income": ("number", False), "age": ("integer", False)}
+    await world.until("the report", lambda: "mlcp.gates" in shown(world.mlflow, name, "1")[0])
+    tags, description = shown(world.mlflow, name, "1")
+    assert tags["mlcp.stage"] == "Development"
+    assert "metric" in tags["mlcp.gates"]
+    assert "declares no metric" in description
+    assert await world.actions(name) == ["version.digest", "version.discovered"]
+
+
+def _registered(url: str, name: str) -> str:
+    register(url, name, ours(name), {"mlcp.runtime": "native", "mlcp.digest": "sha256:" + "1" * 64})
+    return name
+
+
+async def test_a_name_no_url_can_have_is_refused_where_its_owner_looks(world: World) -> None:
+    name = named("My Model")
+    register(world.mlflow, name, ours("x"))
+    await world.until("the refusal", lambda: "must match" in shown(world.mlflow, name, "1")[0].get("mlcp.gates", ""))
+    assert await world.row(name) is None
+
+
+async def test_production_is_mirrored_and_a_hand_that_moves_it_is_undone_and_audited(world: World) -> None:
+    name = named("mirrored")
+    for auc in (0.8, 0.9):
+        register(world.mlflow, name, ours(name, auc=auc))
+    first = await world.until_known(name)
+    assert (first.inferred, first.runtime, first.digest_from) == (False, "native", "discovery")
+    await world.until_known(name, "2")
+    await world.promote(name, "1")
+    await world.until("the alias", lambda: alias(world.mlflow, name, "production") == "1")
+    assert await answering(world.sessions, name) == {"1": 10_000}
+    await world.until("the stage", lambda: shown(world.mlflow, name, "1")[0].get("mlcp.stage") == "Production")
+    assert await world.actions(name) != []
+    assert "alias.reverted" not in await world.actions(name)  # our own writes are no hand's
+    world.move(name, "production", "2")
+    await world.until("the alias is back", lambda: alias(world.mlflow, name, "production") == "1")
+    request(world.mlflow, "DELETE", "registered-models/alias", name=name, alias="production")
+    await world.until("the alias is back again", lambda: alias(world.mlflow, name, "production") == "1")
+    world.move(name, "champion", "2")  # not one of ours
+
+    async def reverted() -> bool:
+        return (await world.actions(name)).count("alias.reverted") == 2
+
+    await eventually(reverted, within=10, what="two audited moves")
+    assert alias(world.mlflow, name, "champion") == "2"
+
+
+async def test_where_it_is_adopted_a_moved_alias_is_a_request_through_the_gates(world: World) -> None:
+    name = named("adopted")
+    for auc in (0.8, 0.9, 0.2):
+        register(world.mlflow, name, ours(name, alias_policy="adopt", auc=auc))
+    for version in ("1", "2", "3"):
+        await world.until_known(name, version)
+    world.move(name, "production", "1")  # nothing was Production before
+
+    async def production() -> str | None:
+        async with world.sessions() as session:
+            return (await versions.model(session, name)).production_version
+
+    async def is_1() -> bool:
+        return await production() == "1"
+
+    await eventually(is_1, within=60, what="version 1 is Production by its alias")
+    world.move(name, "production", "3")  # below its minimum
+    await world.until("the alias is back", lambda: alias(world.mlflow, name, "production") == "1")
+    assert await production() == "1"
+    async with world.sessions() as session:
+        (record, _), *rest = await audit.page(session, before=None, limit=5, action="alias.reverted")
+        assert rest == []
+        assert any("below the minimum" in reason for reason in record["reasons"])
+    world.move(name, "staging", "2")
+
+    async def staged() -> bool:
+        row = await world.row(name, "2")
+        return row is not None and row.stage == Stage.STAGING
+
+    await eventually(staged, within=30, what="version 2 is Staging by its alias")
+
+
+async def test_a_deleted_version_is_noticed_and_goes_on_if_it_is_in_use(world: World) -> None:
+    name = named("deleted")
+    for _ in range(2):
+        register(world.mlflow, name, ours(name))
+    await world.until_known(name)
+    await world.until_known(name, "2")
+    await world.promote(name, "1")
+
+    async def routed() -> bool:
+        return await answering(world.sessions, name) == {"1": 10_000}
+
+    await eventually(routed, within=60, what="version 1 is routed")
+    for version in ("1", "2"):
+        request(world.mlflow, "DELETE", "model-versions/delete", name=name, version=version)
+
+    async def noticed() -> bool:
+        return (await world.actions(name)).count("version.deleted") == 2
+
+    await eventually(noticed, within=30, what="both are noticed")
+    row = await world.row(name)
+    assert row is not None
+    assert (row.stage, row.deleted_at is None) == ("Production", False)
+    assert await routed()
