@@ -152,6 +152,9 @@ def redis(_redis_url: str) -> str:
 @pytest.fixture(scope="session")
 def mlflow(postgres: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a real `mlflow server`, shared by the session: name your registered models apart from others'."""
+    if given := os.environ.get("MLCP_TEST_MLFLOW"):  # one that runs already
+        yield given
+        return
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
     with _database(postgres, "template1") as database:
         backend = database.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)

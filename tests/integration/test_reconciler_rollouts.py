@@ -211,11 +211,11 @@ async def test_a_candidate_nobody_can_fetch_waits_and_one_that_serves_something_
             assert "sha256:other" in (await rollout_of(world.sessions, entry)).rollout.reason
             assert await answering(world.sessions, "m") == {"1": ALL}
 
-        async def error() -> str | None:
+        async def error() -> str:
             async with world.sessions() as session:
-                return await session.scalar(text("SELECT error FROM deployments WHERE model = 'n'"))
+                return str(await session.scalar(text("SELECT error FROM deployments WHERE model = 'n'")) or "")
 
-        assert "MLflow" in (await eventually(error, within=10, what="the reason why n waits") or "")
+        assert "MLflow" in (await eventually(error, within=10, what="the reason why n waits"))
         assert await world.phase(waiting) is Phase.PENDING
 
 
