@@ -5,8 +5,10 @@ where the last one stopped, and the number of files stays bounded.
 """
 
 import os
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
@@ -51,10 +53,58 @@ class Metrics:
         return generate_latest(registry)
 
 
+class Tally:
+    """A counter of the hot path: counts in memory, `flush` brings it to the shared file. A fifth of the cost."""
+
+    __slots__ = ("_counter", "_n")
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._n = 0
+
+    def inc(self) -> None:
+        self._n += 1
+
+    def flush(self) -> None:
+        n, self._n = self._n, 0
+        if n:
+            self._counter.inc(n)
+
+
+class Timings:
+    """A histogram of the hot path; see Tally."""
+
+    __slots__ = ("_counts", "_histogram", "_sum")
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+        self._counts = [0] * (len(LATENCY_BUCKETS_S) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(LATENCY_BUCKETS_S, seconds)] += 1
+        self._sum += seconds
+
+    def flush(self) -> None:
+        # The library has no call for many observations at once; a test holds this equal to its own `observe`.
+        if self._sum:
+            self._histogram._sum.inc(self._sum)  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
+            self._sum = 0.0
+        buckets = cast("list[Counter]", self._histogram._buckets)  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
+        for index, count in enumerate(self._counts):
+            if count:
+                buckets[index].inc(count)
+                self._counts[index] = 0
+
+
 def _reserve(path: Path) -> None:
     """Give the file its blocks now: writing to a hole of a mapped file on a full disk kills the process (SIGBUS)."""
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         os.posix_fallocate(descriptor, 0, _RESERVED_BYTES)
+    except OSError:
+        if os.fstat(descriptor).st_size == 0:
+            path.unlink()  # nobody could read an empty one
+        raise
     finally:
         os.close(descriptor)

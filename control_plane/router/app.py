@@ -151,6 +151,7 @@ class App:
         return 200, msgspec.json.encode(body), requests.JSON
 
     async def _metrics(self) -> tuple[int, bytes, bytes]:
+        self._tools.meter.flush()
         return 200, await asyncio.to_thread(self._tools.meter.render), CONTENT_TYPE.encode()
 
 

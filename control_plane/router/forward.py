@@ -132,7 +132,7 @@ class Prediction:
         self._arm = self._assigned = arm
         self._pinned = pinned
         if route.load.in_flight >= route.source.max_in_flight:
-            route.shed.inc()
+            self._tools.meter.shed(route.name)
             detail = f"{route.source.max_in_flight} predictions of {route.name} are under way already."
             self._give_up("shed", Overloaded, detail)
             return
@@ -224,7 +224,7 @@ class Prediction:
             return False
         self._fallback = reason
         self._arm = fallback
-        self._tools.meter.fallbacks(self._route.name, reason).inc()
+        self._tools.meter.fell_back(self._route.name, reason)
         now = self._tools.loop.time()
         whole = self._route.deadline_s
         self.deadline = self.patience = now + max(whole - (time.perf_counter() - self._started), whole * 0.1)
@@ -269,11 +269,11 @@ class Prediction:
         if kind != "shed":
             route.load.in_flight -= 1
         if not logged:
-            route.unlogged.inc()
+            self._tools.meter.unlogged(route.name)
         if self._refused is None:
             self._request.respond(200, self._document + (b"}" if logged else b',"logged":false}'))
             self._arm.counted.inc()
-            route.observe(time.perf_counter() - self._started)
+            route.timings.observe(time.perf_counter() - self._started)
             if route.shadows:
                 shadows.copy(self._tools, route, self._body, self._who(), self._request.body)
             return

@@ -1,14 +1,7 @@
-"""What the router counts. What happens on every request is resolved once per snapshot (`routes`)."""
+"""What the router counts. What happens on every request is counted in memory; `flush` brings it to the shared files."""
 
-from collections.abc import Callable
-from typing import Protocol
-
-from control_plane.adapters.metrics import Metrics
+from control_plane.adapters.metrics import Metrics, Tally, Timings
 from control_plane.telemetry import Metric
-
-
-class Counting(Protocol):
-    def inc(self) -> None: ...
 
 
 class Meter:
@@ -16,6 +9,7 @@ class Meter:
 
     def __init__(self, metrics: Metrics) -> None:
         labels = ("model_name", "status", "variant", "version")
+        self._metrics = metrics
         self._predictions = metrics.counter(Metric.PREDICTIONS, "Predictions asked for, by how they ended.", labels)
         self._latency = metrics.histogram(
             Metric.PREDICTION_LATENCY, "Seconds from the complete request to the answer.", ("model_name",)
@@ -28,22 +22,45 @@ class Meter:
             Metric.UNLOGGED, "Predictions answered with logged: false; their records are lost.", ("model_name",)
         )
         self._revision = metrics.gauge(Metric.SNAPSHOT_REVISION, "Revision of the snapshot in use.", ("router_id",))
-        self.render = metrics.render
+        # Labels come from snapshots and from fixed words, so these stay small; they outlive a snapshot.
+        self._tallies: dict[tuple[str, ...], Tally] = {}
+        self._timings: dict[str, Timings] = {}
 
-    def predictions(self, model: str, status: str, variant: str | None, version: str | None) -> Counting:
-        return self._predictions.labels(model, status, variant or "", version or "")
+    def predictions(self, model: str, status: str, variant: str | None, version: str | None) -> Tally:
+        labels = (model, status, variant or "", version or "")
+        if labels not in self._tallies:
+            self._tallies[labels] = Tally(self._predictions.labels(*labels))
+        return self._tallies[labels]
 
-    def latency(self, model: str) -> Callable[[float], None]:
-        return self._latency.labels(model).observe
+    def latency(self, model: str) -> Timings:
+        if model not in self._timings:
+            self._timings[model] = Timings(self._latency.labels(model))
+        return self._timings[model]
 
-    def fallbacks(self, model: str, reason: str) -> Counting:
-        return self._fallbacks.labels(model, reason)
+    def fell_back(self, model: str, reason: str) -> None:
+        self._fallbacks.labels(model, reason).inc()
 
-    def shed(self, model: str) -> Counting:
-        return self._shed.labels(model)
+    def shed(self, model: str) -> None:
+        self._shed.labels(model).inc()
 
-    def unlogged(self, model: str) -> Counting:
-        return self._unlogged.labels(model)
+    def unlogged(self, model: str) -> None:
+        self._unlogged.labels(model).inc()
 
     def revision(self, router_id: str, number: int) -> None:
         self._revision.labels(router_id).set(number)
+
+    def seen(self, model: str) -> None:
+        """Make the rare series of a model exist: an alert rule cannot watch what is not there yet."""
+        self._shed.labels(model)
+        self._unlogged.labels(model)
+
+    def flush(self) -> None:
+        """Bring everything counted in memory to the shared files. Cheap; called a few times a second."""
+        for tally in self._tallies.values():
+            tally.flush()
+        for timings in self._timings.values():
+            timings.flush()
+
+    def render(self) -> bytes:
+        """The metrics of all processes of the host; those of other workers are up to one flush old."""
+        return self._metrics.render()

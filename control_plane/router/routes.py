@@ -9,11 +9,12 @@ from urllib.parse import quote
 
 import msgspec
 
+from control_plane.adapters.metrics import Tally, Timings
 from control_plane.contracts import snapshot
 from control_plane.domain.assignment import BUCKETS
 from control_plane.router.auth import Keys
 from control_plane.router.breaker import Breaker
-from control_plane.router.metrics import Counting, Meter
+from control_plane.router.metrics import Meter
 from control_plane.router.pins import Pin
 from control_plane.router.upstream import Pool, request_head
 
@@ -49,7 +50,7 @@ class Arm:
     assigned: bytes  # members of the record, each with a leading comma
     served: bytes
     answer: bytes  # members of the answer
-    counted: Counting  # predictions answered
+    counted: Tally  # predictions answered
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,9 +71,7 @@ class Route:
     unit_of: Callable[[bytes | msgspec.Raw], str | None] | None  # reads the unit from the features
     deadline_s: float
     load: Load
-    observe: Callable[[float], None]
-    shed: Counting
-    unlogged: Counting
+    timings: Timings
 
     def every_arm(self) -> Iterator[Arm]:
         yield from self.arms
@@ -139,6 +138,7 @@ def build(source: snapshot.Snapshot, pins: Mapping[str, Pin], known: Known) -> R
 
 def _route(name: str, source: snapshot.ModelRoute, whole: snapshot.Snapshot, pin: Pin | None, known: Known) -> Route:
     meter = known.meter
+    meter.seen(name)
 
     def arm(variant: str, target: snapshot.Target) -> Arm:
         others = {feature for other in source.targets.values() for feature in other.features} - set(target.features)
@@ -177,9 +177,7 @@ def _route(name: str, source: snapshot.ModelRoute, whole: snapshot.Snapshot, pin
         unit_of=_unit_reader(source.unit) if source.unit is not None else None,
         deadline_s=source.deadline_ms / 1000,
         load=known.loads.setdefault(name, Load()),
-        observe=meter.latency(name),
-        shed=meter.shed(name),
-        unlogged=meter.unlogged(name),
+        timings=meter.latency(name),
     )
 
 

@@ -25,6 +25,7 @@ from control_plane.router.upstream import Pool
 from control_plane.settings import RouterSettings
 
 DRAIN_S: Final = 10.0
+FLUSH_S: Final = 0.25  # of metrics counted in memory
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -65,7 +66,11 @@ async def serve(
     feed = Feed(settings.home / "router", name, redis, api, known, app.apply, token)
     feed.load()
     server = await loop.create_server(lambda: Connection(listener), sock=listening)
-    background = [loop.create_task(feed.run()), loop.create_task(_expire(listener))]
+    background = [
+        loop.create_task(feed.run()),
+        loop.create_task(_every(1.0, lambda: listener.expire(loop.time()))),
+        loop.create_task(_every(FLUSH_S, meter.flush)),
+    ]
     ready()
     _log.info("worker.ready", slot=slot, pid=os.getpid())
     await stopping.wait()
@@ -78,6 +83,7 @@ async def serve(
     await asyncio.gather(*background, return_exceptions=True)
     await predictions.close()
     await outcomes.close()
+    meter.flush()
     await feed.stop()
     for pool in (api, *(server.pool for server in known.servers.values())):
         await pool.end()
@@ -85,7 +91,7 @@ async def serve(
     _log.info("worker.stopped", slot=slot)
 
 
-async def _expire(listener: Listener) -> None:
+async def _every(seconds: float, work: Callable[[], None]) -> None:
     while True:
-        await asyncio.sleep(1)
-        listener.expire(asyncio.get_running_loop().time())
+        await asyncio.sleep(seconds)
+        work()
