@@ -108,9 +108,20 @@ def test_more_units_narrow_the_interval_around_the_truth() -> None:
 def test_no_units_say_nothing() -> None:
     assert betting.interval(Mean(), Bounds(2, 4), alpha=0.05) == Interval(3, 2, 4)
     assert betting.difference(Mean(), Mean.of_events(1, 2), YES_NO, alpha=0.05) == Interval(0, -1, 1)
+    assert betting.log_e(Mean(), Mean.of_events(1, 2), YES_NO, null=0.1) == 0
+
+
+def test_the_evidence_and_the_interval_agree_on_what_is_excluded() -> None:
+    t, c = Mean.of_events(200, 2_000), Mean.of_events(100, 2_000)
+    interval = betting.difference(t, c, YES_NO, alpha=0.05)
+    for end, inward in ((interval.low, 1e-3), (interval.high, -1e-3)):
+        assert betting.log_e(t, c, YES_NO, null=end) >= math.log(1 / 0.05)
+        assert betting.log_e(t, c, YES_NO, null=end + inward) < math.log(2 / 0.05)
 
 
 def test_an_arm_outside_its_bounds_is_refused() -> None:
+    with pytest.raises(ValueError, match="impossible"):
+        betting.log_e(Mean(), Mean(), Bounds(), null=1.5)
     for arm in (Mean.of([2.0, 3.0]), Mean(10, 0.5, 9.0), Mean.of([-0.5, 0.5])):
         with pytest.raises(ValueError, match="cannot lie within"):
             betting.interval(arm, Bounds(), alpha=0.05)
@@ -126,8 +137,7 @@ def _ever_wrong(runs: int, *, share: float, yes_no: bool, seed: int) -> float:
         x = rng.random((2, 2_000)) < share if yes_no else rng.beta(share, 1 - share, (2, 2_000))
         for n in np.unique(np.geomspace(1, 2_000, 25).astype(int)):
             t, c = (Mean.of(side[:n].astype(float)) for side in x)
-            interval = betting.difference(t, c, Bounds(yes_no=yes_no), alpha=0.1)
-            if not interval.low <= 0 <= interval.high:
+            if betting.log_e(t, c, Bounds(yes_no=yes_no), null=0.0) >= math.log(1 / 0.1):
                 wrong += 1
                 break
     return wrong / runs

@@ -137,7 +137,7 @@ def test_peeking_fifty_times_keeps_the_error_rate() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.005, 0.05, 0.3])
 def test_peeking_five_hundred_times_keeps_the_error_rate(share: float) -> None:
-    runs = 1_000
+    runs = 300
     alarms, _ = peeked(runs, share=share, lift=0.0, looks=500, per_look=int(20 / share), seed=2)
     assert alarms <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
 

@@ -81,4 +81,4 @@ def test_fifty_one_to_forty_nine_is_found_within_a_hundred_thousand_units() -> N
 
 @pytest.mark.slow
 def test_five_hundred_looks_raise_no_more_than_one_false_alarm_in_a_thousand() -> None:
-    assert _found(2_000, 0.5, looks=500, units=100_000, seed=2) <= 0.001 + 3 * math.sqrt(0.001 * 0.999 / 2_000)
+    assert _found(1_000, 0.5, looks=500, units=100_000, seed=2) <= 0.001 + 3 * math.sqrt(0.001 * 0.999 / 1_000)

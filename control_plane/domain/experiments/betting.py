@@ -75,6 +75,21 @@ def difference(treatment: Mean, control: Mean, bounds: Bounds, *, alpha: float) 
     return Interval(width * effect, width * min(low, effect), width * max(high, effect))
 
 
+def log_e(treatment: Mean, control: Mean, bounds: Bounds, *, null: float) -> float:
+    """Log of the evidence against "the difference is `null`": under it, P(e ever reaches 1 / alpha) <= alpha.
+
+    0 without units. Raises ValueError if `null` is impossible within the bounds.
+    """
+    t, c, width = _scaled(treatment, bounds), _scaled(control, bounds), bounds.high - bounds.low
+    if not abs(null) <= width:
+        raise ValueError(f"a difference of {null} is impossible within {bounds}")
+    if not (t.count and c.count):
+        return 0.0
+    d = null / width
+    both = (_log_product(t, c, d, bounds.yes_no), _log_product(c, t, -d, bounds.yes_no))
+    return float(special.logsumexp(both)) - math.log(2)
+
+
 def log_capital(arm: Mean, means: Floats, *, yes_no: bool) -> Floats:
     """Log capital (or a lower bound of it) of betting that an arm scaled to [0, 1] has more than each of `means`.
 

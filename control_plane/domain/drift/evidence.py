@@ -1,0 +1,276 @@
+"""Evidence of drift that may be looked at every hour for months: what an alarm is made of.
+
+Counts here are blocks, not rows: one row per (customer, day), the first one, since the same customer every hour is not
+new evidence. The ingest folds those rows into a profile of their own; its cell counts are all this module needs, so
+days merge and memory is constant.
+
+1. A feature's cells get scores, standardised on the reference (mean 0, variance at most 1): `location` and `spread` of
+   a number, `popularity` and the largest shares of a category, `absent`, `outside` / `unseen`. A day measures the
+   mean score of its blocks. A location of 0.25 is a shift by a quarter of a standard deviation, a PSI of about 0.06.
+2. Days differ without drift. `baseline` learns each score's centre (per season, e.g. the weekday) and the standard
+   deviation between days from reference days; H0 is "the centre moved by at most delta = threshold + z * the centre's
+   own standard error", the reference's sampling radius.
+3. Under H0 a day's mean over n blocks is about normal around a centre within delta, with variance
+   v = day_sd^2 + variance / n. Betting on an excess t beyond delta pays exp(t x / v - t^2 / (2 v)), x the measured
+   excess; its expectation is at most 1, at any time of the day. Payoffs of days multiply; stakes are spread over t,
+   both directions, all scores of a feature, and over the day the drift begins: 1 / horizon of a stake is added daily.
+4. The average of all stakes is the evidence of the model, `e`. P(e ever reaches 1 / alpha within D days) <=
+   alpha * D / horizon: at most alpha false alarms per model and horizon, over all features and scores together.
+
+Asymptotic: it leans on means of at least `least_blocks` blocks being normal and on days varying like the reference's.
+Source: e-values and their average: Vovk & Wang (2021); stakes started anew: Shin, Ramdas, Rinaldo, "E-detectors"
+(2024), arXiv:2203.03532, sec. 3; the supremum: Ville (1939).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from control_plane.domain.drift.profiles import Categorical, Feature, Numeric, Profile, Text
+
+Floats = NDArray[np.float64]
+_EXCESSES: Floats = np.array([0.08, 0.16, 0.32])  # t, in standard deviations of the feature
+_MAIN = 0.7  # share of a feature's stake on its first score, `location` or `popularity`; the others share the rest
+_LEAST_SCALE = 0.1  # a share is measured in units of its standard deviation, of one percent at least
+_LEAST_VARIANCE = 0.5  # of one block: a score that did not vary today may tomorrow
+_NAMED = 6  # categories with a score of their own
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`alpha`: false alarms per model in `horizon_days`. `threshold`: shift that does not matter, in standard
+    deviations (its square is about a PSI). `radius_z`: standard errors of the reference in delta. `least_day_sd`: days
+    are never taken for more alike than this.
+    """
+
+    alpha: float = 0.01
+    horizon_days: int = 90
+    threshold: float = 0.05
+    radius_z: float = 1.0
+    least_day_sd: float = 0.01
+    least_blocks: int = 50
+
+    def __post_init__(self) -> None:
+        positive = min(self.horizon_days, self.threshold, self.radius_z, self.least_day_sd, self.least_blocks) > 0
+        if not (positive and 0 < self.alpha < 1):
+            raise ValueError(f"settings must be positive, alpha within 0..1: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What is measured: per feature a matrix (scores x cells). `names`: (feature, score) in order of all arrays.
+
+    `log_weights`: log of each score's share of its feature's stake.
+    """
+
+    names: tuple[tuple[str, str], ...]
+    matrices: Mapping[str, Floats]
+    log_weights: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """Measured so far today, one entry per score: number of blocks, mean and variance of a block's score."""
+
+    blocks: Floats
+    mean: Floats
+    variance: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """From reference days. `centre`, `error`: per season (rows) and score; `day_sd`: per score, an upper 80 % limit."""
+
+    seasons: tuple[int, ...]
+    centre: Floats
+    error: Floats  # standard error of the centre
+    day_sd: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Log of every stake after `days` closed days: scores x 2 directions (more, less) x excesses."""
+
+    log_stakes: Floats
+    days: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One look. `alarm`: e of the model reached 1 / alpha. `features`: log e of each, by which they are ranked."""
+
+    log_e: float
+    alarm: bool
+    features: Mapping[str, float]
+    why: str
+
+
+def scores_of(reference: Profile) -> Scores:
+    """The scores of every feature that has values in the reference. Text is measured by its length and absence."""
+    names: list[tuple[str, str]] = []
+    matrices: dict[str, Floats] = {}
+    weights: list[float] = []
+    for name, feature in reference.features.items():
+        rows = _score_rows(feature)
+        names += [(name, score) for score in rows]
+        weights += [_MAIN, *[(1 - _MAIN) / (len(rows) - 1)] * (len(rows) - 1)] if rows else []
+        matrices[name] = np.array(list(rows.values())).reshape(len(rows), len(_cells(feature)))
+    return Scores(tuple(names), matrices, np.log(weights))
+
+
+def measure(scores: Scores, blocks: Profile) -> Day:
+    """A day (or its part so far) from the profile of its blocks, folded on the reference.
+
+    Raises ValueError if the profile's features or cells are not the reference's.
+    """
+    parts: list[tuple[Floats, Floats, Floats]] = []
+    for name, matrix in scores.matrices.items():
+        cells = _cells(blocks.features[name]) if name in blocks.features else np.zeros(0)
+        if len(cells) != matrix.shape[1]:
+            raise ValueError(f"{name}: {len(cells)} cells, the reference has {matrix.shape[1]}")
+        n = float(cells.sum())
+        share = cells / max(1.0, n)
+        first = matrix @ share
+        parts.append((np.full(len(first), n), first, np.maximum(0.0, (matrix**2) @ share - first**2)))
+    if not parts:
+        raise ValueError("no feature to measure")
+    return Day(*(np.concatenate([part[i] for part in parts]) for i in range(3)))
+
+
+def baseline(days: Sequence[Day], seasons: Sequence[int], settings: Settings) -> Baseline:
+    """What is usual, from reference days; `seasons[i]`: the season of day i, any small numbers (all 0: none).
+
+    Raises ValueError with too few days: each season needs two, and there must be eight more days than seasons.
+    """
+    if len(days) != len(seasons):
+        raise ValueError(f"{len(days)} days, {len(seasons)} seasons")
+    known = tuple(sorted(set(seasons)))
+    dof = len(days) - len(known)
+    if dof < 8 or min(seasons.count(season) for season in known) < 2:
+        raise ValueError(
+            f"{len(days)} reference days for {len(known)} seasons: needs 2 of each and 8 more than seasons"
+        )
+    means = np.stack([day.mean for day in days])
+    noise = np.stack([_block_variance(day) for day in days]).mean(axis=0)
+    rows = [[i for i, season in enumerate(seasons) if season == one] for one in known]
+    centre = np.stack([means[at].mean(axis=0) for at in rows])
+    residual = sum(((means[at] - centre[i]) ** 2).sum(axis=0) for i, at in enumerate(rows))
+    # An upper limit: days taken for more alike than they are would raise false alarms.
+    upper = np.asarray(residual) / float(special.chdtri(dof, 0.8))
+    day_sd = np.sqrt(np.maximum(settings.least_day_sd**2, upper - noise))
+    sizes = np.array([len(at) for at in rows], dtype=np.float64)[:, None]
+    return Baseline(known, centre, np.sqrt((day_sd**2 + noise) / sizes), day_sd)
+
+
+def start(scores: Scores) -> State:
+    return State(np.full((len(scores.names), 2, len(_EXCESSES)), -np.inf))
+
+
+def look(scores: Scores, state: State, today: Day, usual: Baseline, *, season: int, settings: Settings) -> Evidence:
+    """The evidence now, with today's blocks so far. Looking changes nothing; `close` does, once a day."""
+    return _read(scores, _staked(state, today, usual, season, settings), state.days + 1, settings)
+
+
+def close(state: State, day: Day, usual: Baseline, *, season: int, settings: Settings) -> State:
+    """The state after a day whose last block has been counted."""
+    return State(_staked(state, day, usual, season, settings), state.days + 1)
+
+
+def _staked(state: State, day: Day, usual: Baseline, season: int, settings: Settings) -> Floats:
+    if season not in usual.seasons:
+        raise ValueError(f"season {season} was not among the reference days: {usual.seasons}")
+    at = usual.seasons.index(season)
+    delta = settings.threshold + settings.radius_z * usual.error[at]
+    shift = day.mean - usual.centre[at]
+    v = (usual.day_sd**2 + _block_variance(day))[:, None, None]
+    excess = np.stack([shift - delta, -shift - delta], axis=1)[:, :, None]
+    payoff = _EXCESSES * excess / v - _EXCESSES**2 / (2 * v)
+    payoff = np.where((day.blocks >= settings.least_blocks)[:, None, None], payoff, 0.0)  # too few: no bet today
+    return np.logaddexp(state.log_stakes, -math.log(settings.horizon_days)) + payoff
+
+
+def _read(scores: Scores, log_stakes: Floats, days: int, settings: Settings) -> Evidence:
+    per_score = special.logsumexp(log_stakes, axis=(1, 2)) - math.log(2 * len(_EXCESSES))
+    grouped: dict[str, list[int]] = {}
+    for i, (feature, _) in enumerate(scores.names):
+        grouped.setdefault(feature, []).append(i)
+    weighted = per_score + scores.log_weights
+    features = {f: float(special.logsumexp(weighted[at])) for f, at in grouped.items()}
+    if not features:
+        raise ValueError("no feature to look at")
+    ordered = dict(sorted(features.items(), key=lambda item: -item[1]))
+    log_e = float(special.logsumexp(list(ordered.values()))) - math.log(len(ordered))
+    alarm = log_e >= -math.log(settings.alpha)
+    strongest = scores.names[int(np.argmax(weighted))]
+    found = "drift" if alarm else "no drift shown"
+    why = f"{found}: evidence {math.exp(min(700.0, log_e)):.3g} of {1 / settings.alpha:.0f} needed after {days} days; "
+    return Evidence(log_e, alarm, ordered, f"{why}most from {strongest[0]} ({strongest[1]}).")
+
+
+def _block_variance(day: Day) -> Floats:
+    """Variance of the day's mean from its blocks alone."""
+    return np.maximum(day.variance, _LEAST_VARIANCE) / np.maximum(1.0, day.blocks)
+
+
+def _cells(feature: Feature) -> Floats:
+    counted = feature.length if isinstance(feature, Text) else feature
+    return np.array([*counted.counts, feature.absent.total], dtype=np.float64)
+
+
+def _score_rows(feature: Feature) -> dict[str, Floats]:
+    """Scores per cell; the rarely telling ones are few, since every score shares the stake."""
+    counted = feature.length if isinstance(feature, Text) else feature
+    cells = _cells(feature)
+    total = cells.sum()
+    if total - cells[-1] <= 0:
+        return {}
+    share = cells / total
+    absent = np.eye(len(cells))[-1]
+    present = 1 - absent
+    if isinstance(counted, Numeric):
+        rank = _middle_rank(share[:-1])
+        outside = np.zeros(len(cells))
+        outside[[0, -2]] = 1.0
+        raw = {"location": rank, "spread": (rank - 0.5) ** 2}
+        smooth = {name: _standard(values, share, present) for name, values in raw.items()}
+        return smooth | {"outside": _share(outside, share), "absent": _share(absent, share)}
+    if len(counted.categories) <= 2 and not counted.other:  # yes or no: one share says it all
+        first = np.zeros(len(cells))
+        first[0] = 1.0
+        return {next(iter(counted.categories), "unseen"): _share(first, share), "absent": _share(absent, share)}
+    return _category_rows(counted, cells, share, present) | {"absent": _share(absent, share)}
+
+
+def _category_rows(feature: Categorical, cells: Floats, share: Floats, present: Floats) -> dict[str, Floats]:
+    order = np.argsort(-share[:-1], kind="stable")
+    rank = np.empty(len(order))
+    rank[order] = _middle_rank(share[:-1][order])[:-1]
+    rows = {"popularity": _standard(np.append(rank, 0.0), share, present)}
+    named = sorted(range(len(feature.categories)), key=lambda i: (-cells[i], i))[:_NAMED]
+    labels = list(feature.categories)
+    for i in named:
+        rows[labels[i]] = _share(np.eye(len(cells))[i], share)
+    return rows | {"unseen": _share(np.eye(len(cells))[-2], share)}
+
+
+def _middle_rank(share: Floats) -> Floats:
+    """Share below a cell plus half its own, of the values present; the absent cell is appended at 0."""
+    inside = share / share.sum()
+    return np.append(np.cumsum(inside) - inside / 2, 0.0)
+
+
+def _standard(values: Floats, share: Floats, present: Floats) -> Floats:
+    """Mean 0 and variance 1 over the reference's present cells; absent rows score 0, they say nothing of the rest."""
+    inside = share * present / (share * present).sum()
+    centred = (values - values @ inside) * present
+    sd = math.sqrt(float(centred**2 @ inside))
+    return centred / sd if sd > 0 else np.zeros(len(values))
+
+
+def _share(indicator: Floats, share: Floats) -> Floats:
+    usual = float(indicator @ share)
+    return (indicator - usual) / max(_LEAST_SCALE, math.sqrt(usual * (1 - usual)))
