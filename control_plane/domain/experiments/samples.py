@@ -143,11 +143,11 @@ def mean(arm: Mean) -> Estimate:
 def ratio(arm: Pair) -> Estimate:
     """mean(y) / mean(x), e.g. spend per session with customers as units. No unit, or y's per x's.
 
-    Assumes a mean of x well away from 0 (its standard error below a tenth of it, else ValueError).
+    Assumes a mean of x well away from 0 (its standard error below a fifth of it, else ValueError).
     Source: delta method; Deng, Knoblich, Lu, "Applying the Delta Method in Metric Analytics" (2018), sec. 2.
     """
     n, below = arm.count, arm.x.mean
-    if below == 0 or math.sqrt(arm.x.variance / n) > abs(below) / 10:
+    if below == 0 or math.sqrt(arm.x.variance / n) > abs(below) / 5:
         raise ValueError(f"the denominator's mean {below:g} is too close to 0 for its noise")
     value = arm.y.mean / below
     spread = arm.y.variance - 2 * value * arm.covariance + value**2 * arm.x.variance
@@ -162,10 +162,10 @@ def difference(treatment: Estimate, control: Estimate) -> Estimate:
 def relative_difference(treatment: Estimate, control: Estimate) -> Estimate:
     """(treatment - control) / control: 0.1 is ten percent more. No unit; two independent arms.
 
-    Assumes control well away from 0 (its standard error below a tenth of it, else ValueError).
+    Assumes control well away from 0 (its standard error below a fifth of it, else ValueError).
     Source: delta method, as `ratio`.
     """
-    if control.value == 0 or math.sqrt(control.variance) > abs(control.value) / 10:
+    if control.value == 0 or math.sqrt(control.variance) > abs(control.value) / 5:
         raise ValueError(f"control {control.value:g} is too close to 0 for its noise")
     lift = treatment.value / control.value
     variance = (treatment.variance + lift**2 * control.variance) / control.value**2
