@@ -3,6 +3,7 @@
 import signal
 import socket
 import sys
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -21,6 +22,10 @@ class _Server(uvicorn.Server):
             telemetry.mark_ready()
 
 
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
 def main() -> int:
     settings = ApiSettings()  # pyright: ignore[reportCallIssue]  (the environment fills it)
     telemetry.configure_logging("api", level=settings.log_level)
@@ -31,11 +36,11 @@ def main() -> int:
         log_config=None,
         access_log=False,  # our own line per request has its id
         lifespan="on",
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=5,  # a router's long poll is cut off, nothing else takes that long
     )
     server = _Server(config)
     for asked in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again once it has shut down in order
-        signal.signal(asked, lambda *_: sys.exit(0))
+        signal.signal(asked, _leave)
     try:
         listener = socket.create_server((settings.api_host, settings.api_port), backlog=1_024)
     except OSError as exc:

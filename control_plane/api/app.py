@@ -27,11 +27,14 @@ from control_plane.settings import ApiSettings
 _CLASSIC = (health.router, models.router, releases.router, rollouts.experiments)  # also at the root, as ever
 _OURS = (rollouts.router, jobs.router, keys.router, audit.router, outcomes.router, webhooks.router, data_plane.router)
 
+_LONGEST_WAIT_MS = 10_000  # for another change of the same model; then 409, try again
+
 
 def create_app(settings: ApiSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, object]]:
-        engine = store.create_engine(settings.postgres_dsn.get_secret_value(), pooler=settings.transaction_pooler)
+        dsn, pooler = settings.postgres_dsn.get_secret_value(), settings.transaction_pooler
+        engine = store.create_engine(dsn, pooler=pooler, lock_ms=_LONGEST_WAIT_MS)
         try:
             yield {"sessionmaker": store.sessions(engine), "settings": settings}
         finally:

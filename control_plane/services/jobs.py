@@ -11,7 +11,7 @@ from control_plane.adapters.store import jobs as store
 from control_plane.adapters.store.tables import JobRow
 from control_plane.contracts.jobs import JobLogs, JobView
 from control_plane.contracts.models import RetrainSpec
-from control_plane.errors import Conflict
+from control_plane.errors import Conflict, Unavailable
 from control_plane.services.cutover import Cause
 
 _PIECE = 256 * 1024  # bytes of a log in one answer
@@ -49,14 +49,20 @@ async def cancel(session: AsyncSession, job_id: UUID, reason: str, *, cause: Cau
 
 
 def read_log(row: JobRow, offset: int) -> JobLogs:
-    """A piece of the log file from byte `offset` on; blocking, short. A log not begun yet is empty."""
+    """A piece of the log file from byte `offset` on; blocking, short. A log not begun yet is empty.
+
+    Raises Unavailable when the file is there and cannot be read.
+    """
     ended = row.state not in store.OPEN
     path = Path(row.log_path) if row.log_path else None
     if path is None or not path.is_file():
         return JobLogs(text="", next=offset, complete=ended)
-    with path.open("rb") as log:
-        log.seek(offset)
-        piece = log.read(_PIECE)
+    try:
+        with path.open("rb") as log:
+            log.seek(offset)
+            piece = log.read(_PIECE)
+    except OSError as exc:
+        raise Unavailable(f"The log of job {row.id} cannot be read: {exc.strerror}.") from exc
     whole = piece if len(piece) < _PIECE else piece[: piece.rfind(b"\n") + 1] or piece  # never half a character
     return JobLogs(
         text=whole.decode(errors="replace"), next=offset + len(whole), complete=ended and len(piece) < _PIECE

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import event, text
@@ -12,7 +13,7 @@ from control_plane.adapters.store import audit
 from control_plane.domain.audit import Actor, first_bad
 
 pytestmark = pytest.mark.integration
-FACTS = {"object": "model:fraud", "trigger": "test"}
+FACTS: dict[str, Any] = {"object": "model:fraud", "trigger": "test"}
 
 
 async def test_concurrent_writers_leave_one_chain_without_gap_or_fork(maker: async_sessionmaker[AsyncSession]) -> None:

@@ -13,17 +13,20 @@ from control_plane.errors import Conflict, ControlPlaneError, RolloutOpen, Stale
 
 
 def create_engine(
-    dsn: str, *, pooler: bool = False, size: int = 5, connect_s: float = 5.0, stalled_ms: int = 0
+    dsn: str, *, pooler: bool = False, size: int = 5, connect_s: float = 5.0, stalled_ms: int = 0, lock_ms: int = 0
 ) -> AsyncEngine:
     """An engine for `dsn` (postgresql+asyncpg://...). Dispose of it at the process's end.
 
     `pooler`: the DSN leads to a transaction pooler. Prepared statements would then be looked for on a connection that
     never saw them, so every cache is off and pooling is left to the pooler. `size`: connections kept; twice as many
     may be open for a moment. `connect_s`: how long a connection may take before Postgres counts as gone.
-    `stalled_ms`: Postgres ends a transaction whose process sends nothing for so long; 0: never.
+    `stalled_ms`: Postgres ends a transaction whose process sends nothing for so long; 0: never. `lock_ms`: longest
+    wait for a row somebody else is changing; 0: for ever. A transaction pooler would refuse both, and gets neither.
     """
     server_settings = {"application_name": "mlcp"}
-    if stalled_ms:
+    if lock_ms and not pooler:
+        server_settings["lock_timeout"] = str(lock_ms)
+    if stalled_ms and not pooler:
         server_settings["idle_in_transaction_session_timeout"] = str(stalled_ms)
     arguments: dict[str, object] = {"timeout": connect_s, "server_settings": server_settings}
     if pooler:
@@ -67,7 +70,7 @@ def _translated(exc: DBAPIError | PoolTimeout | OSError) -> ControlPlaneError | 
     state = str(getattr(exc.orig, "sqlstate", None) or "")
     if exc.connection_invalidated or state[:2] in {"08", "57", "53"}:  # connection, shutdown, out of resources
         return StoreUnavailable("Postgres does not answer.")
-    if state in {"40001", "40P01"}:  # serialization failure, deadlock
+    if state in {"40001", "40P01", "55P03"}:  # serialization failure, deadlock, lock timeout
         return StaleRevision("Another change came first; try again.")
     if isinstance(exc, IntegrityError):
         text = str(exc.orig)
