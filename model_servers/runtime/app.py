@@ -9,9 +9,9 @@ from model_servers.runtime import batch, logs, problems, schema
 from model_servers.runtime.batching import BUDGET_S, MOST_ROWS, Batcher
 from model_servers.runtime.engine import Engine
 from model_servers.runtime.features import Decoder
-from model_servers.runtime.http import Request, Route, Routes
 from model_servers.runtime.metrics import CONTENT_TYPE, Metrics
 from model_servers.runtime.problems import Refused
+from model_servers.runtime.request import Request, Route, Routes
 from model_servers.runtime.spec import Spec
 
 _log = logging.getLogger(__name__)

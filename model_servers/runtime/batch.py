@@ -10,8 +10,8 @@ import msgspec
 from model_servers.runtime import problems, reasons
 from model_servers.runtime.engine import Engine
 from model_servers.runtime.features import Row, Warn, outside, row_type
-from model_servers.runtime.http import Request
 from model_servers.runtime.problems import Refused
+from model_servers.runtime.request import Request
 from model_servers.runtime.spec import Spec
 
 _log = logging.getLogger(__name__)

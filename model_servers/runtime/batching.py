@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from model_servers.runtime.features import Row
-from model_servers.runtime.http import Request
 from model_servers.runtime.problems import Refused
+from model_servers.runtime.request import Request
 
 MOST_ROWS: Final = 64
 BUDGET_S: Final = 0.002

@@ -1,0 +1,171 @@
+"""One HTTP request and the ways to answer it: whole, streamed, or as a problem document."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from model_servers.runtime import problems
+from model_servers.runtime.problems import Refused
+
+if TYPE_CHECKING:
+    from model_servers.runtime.http import Connection
+
+JSON: Final = b"application/json"
+_HIGH_WATER: Final = 262_144  # bytes of a streamed body held before the sender is made to wait
+
+
+class Request:
+    """One request, and the way to answer it: `respond` exactly once, now or later."""
+
+    __slots__ = (
+        "_connection",
+        "_keep_alive",
+        "accept",
+        "body",
+        "content_type",
+        "expects_continue",
+        "finished",
+        "length",
+        "method",
+        "path",
+        "route",
+        "siblings",
+        "stream",
+    )
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+        self._keep_alive = True
+        self.method = b""
+        self.path = b""
+        self.body = b""
+        self.length = 0  # declared, 0 when chunked
+        self.siblings = b""
+        self.content_type = b""
+        self.accept = b""
+        self.expects_continue = False
+        self.finished = False  # the body is here
+        self.route: Route | None = None
+        self.stream: Incoming | None = None
+
+    def respond(self, status: int, body: bytes, content_type: bytes = JSON) -> None:
+        self._connection.answer(self, head(status, len(body), content_type, self._keep_alive) + body)
+
+    def refuse(self, refused: Refused) -> None:
+        """A problem document; where the body has not been read, the connection ends after it."""
+        if not self.finished:
+            self._keep_alive = False
+        self.respond(refused.status, refused.body(), problems.CONTENT_TYPE)
+
+    def close_after(self) -> None:
+        """This answer is the connection's last."""
+        self._keep_alive = False
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._keep_alive
+
+    @property
+    def gone(self) -> bool:
+        """The client has hung up."""
+        return self._connection.closed
+
+    def start(self, status: int, content_type: bytes) -> "Outgoing":
+        """Begin a streamed answer."""
+        return Outgoing(self, self._connection, status, content_type)
+
+
+class Route:
+    """`handle` is called when the body is complete; with `streams`, as soon as the head is."""
+
+    __slots__ = ("handle", "max_body", "streams")
+
+    def __init__(self, handle: Callable[[Request], None], max_body: int = 65_536, *, streams: bool = False) -> None:
+        self.handle = handle
+        self.max_body = max_body
+        self.streams = streams
+
+
+Routes = Mapping[bytes, Mapping[bytes, Route]]  # path, method
+
+
+class Incoming:
+    """A body that is read piece by piece; the sender is held back while nobody reads."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._pieces: deque[bytes] = deque()
+        self._held = 0
+        self._arrived = asyncio.Event()
+        self._ended = False
+        self._broken = False
+
+    def feed(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._held += len(piece)
+        if self._held > _HIGH_WATER:
+            self._transport.pause_reading()
+        self._arrived.set()
+
+    def end(self, *, broken: bool = False) -> None:
+        self._ended, self._broken = True, broken
+        self._arrived.set()
+
+    async def read(self) -> bytes:
+        """The next piece; b"" at the end. Raises ConnectionError when the sender left before it."""
+        while not self._pieces:
+            if self._broken:
+                raise ConnectionError("the sender left in the middle of its body")
+            if self._ended:
+                return b""
+            self._arrived.clear()
+            await self._arrived.wait()
+        piece = self._pieces.popleft()
+        self._held -= len(piece)
+        if self._held <= _HIGH_WATER // 2 and not self._transport.is_closing():
+            self._transport.resume_reading()
+        return piece
+
+
+class Outgoing:
+    """An answer written piece by piece in chunked encoding; `write` waits while the client does not read."""
+
+    def __init__(self, request: Request, connection: "Connection", status: int, content_type: bytes) -> None:
+        self._request, self._connection = request, connection
+        connection.write(
+            b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n%b\r\n"
+            % (status, HTTPStatus(status).phrase.encode(), content_type, _connection(request.keep_alive))
+        )
+
+    async def write(self, piece: bytes) -> None:
+        """Raises ConnectionError once the client has hung up."""
+        if piece:
+            self._connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            await self._connection.drained()
+
+    def end(self) -> None:
+        self._connection.answer(self._request, b"0\r\n\r\n")
+
+    def abort(self) -> None:
+        """Cut the connection: an answer that cannot be finished must not look finished."""
+        self._connection.abort(self._request)
+
+
+def _connection(keep_alive: bool) -> bytes:
+    return b"" if keep_alive else b"connection: close\r\n"
+
+
+def head(status: int, length: int, content_type: bytes, keep_alive: bool) -> bytes:
+    if status == 200 and keep_alive and content_type is JSON:
+        return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % length
+    retry = b"retry-after: 1\r\n" if status == 503 else b""
+    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
+        status,
+        HTTPStatus(status).phrase.encode(),
+        content_type,
+        length,
+        retry,
+        _connection(keep_alive),
+    )
