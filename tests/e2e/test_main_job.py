@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -58,7 +59,7 @@ def second_churn(stack: Stack) -> tuple[str, str]:
 
 
 def test_ten_promotions_and_rollbacks_under_load_fail_no_request(
-    stack: Stack, second_churn: tuple[str, str], record_property: pytest.RecordProperty
+    stack: Stack, second_churn: tuple[str, str], record_property: Callable[[str, object], None]
 ) -> None:
     first, second = second_churn
     body, back_s = stack.example("churn"), []
