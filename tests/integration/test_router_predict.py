@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,8 @@ async def test_shadow_copies_are_recorded_and_never_touch_the_answer(home: Path,
             servers[1].mode = mode
             answer = await product.post("/ml/churn/predict", json=BODY)
             assert (answer.status_code, answer.json()["model_version"]) == (200, "1")
-            await eventually(_async(lambda n=n: len(servers[1].requests) == n), within=5, what="the copy")
+            copied = _async(partial(lambda n: len(servers[1].requests) == n, n))
+            await eventually(copied, within=5, what="the copy")
         await eventually(_async(lambda: len(records(home)) == 6), within=5, what="all records")
     copies = [r for r in records(home) if r.shadow]
     assert sorted(r.status for r in copies) == ["invalid", "ok", "timeout"]
@@ -283,8 +285,8 @@ async def test_what_a_careless_client_sends_is_refused_with_the_right_status(hom
             answer = await product.post("/ml/churn/predict", content=content)
             assert answer.status_code == 422, content[:60]
             assert any(reason in found for found in answer.json()["reasons"]), (content[:60], answer.text)
-        for content in (b"x" * 20_000_000, _chunks(20_000_000)):
-            assert (await product.post("/ml/churn/predict", content=content)).status_code == 413
+        for large in (b"x" * 20_000_000, _chunks(20_000_000)):
+            assert (await product.post("/ml/churn/predict", content=large)).status_code == 413
         no_key = httpx.AsyncClient(base_url=url)
         assert (await no_key.post("/ml/churn/predict", json=BODY)).status_code == 401
         for key, path, status in (

