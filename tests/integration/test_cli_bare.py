@@ -1,0 +1,90 @@
+"""A machine with the base install and nothing more: the SDK and the command line work, and say what else they need."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import uv
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
+HEAVY = ("numpy", "msgspec", "yaml", "sqlalchemy", "fastapi", "redis", "mlflow", "pandas", "structlog")
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment with the base dependencies and the project."""
+    folder = tmp_path_factory.mktemp("bare")
+    python = folder / "env" / "bin" / "python"
+    base = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    for argv in (
+        ["venv", "--python", sys.executable, str(folder / "env")],
+        ["pip", "install", "--python", str(python), *base],
+        ["pip", "install", "--python", str(python), "--no-deps", str(ROOT)],
+    ):
+        done = subprocess.run([uv.find_uv_bin(), *argv], capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+    return python
+
+
+def run(python: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
+    env = {**kept, "PATH": f"{python.parent}:/usr/bin:/bin", "MLCP_HOME": str(python.parent / "none"), "COLUMNS": "80"}
+    return subprocess.run(argv, env=env, cwd=python.parent, capture_output=True, text=True, timeout=60)
+
+
+def test_the_sdk_imports_and_brings_nothing_heavy(python: Path) -> None:
+    program = f"""
+import sys
+from importlib.util import find_spec
+import control_plane.sdk as sdk
+import control_plane.sdk.testing
+import control_plane.cli
+for name in sdk.__all__:
+    getattr(sdk, name)
+control_plane.cli.build()
+assert [m for m in {HEAVY!r} if m in sys.modules or find_spec(m)] == []
+"""
+    done = run(python, str(python), "-W", "error", "-c", program)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_is_there_at_once_for_every_command(python: Path) -> None:
+    done = run(python, "mlcp", "--help")
+    assert (done.returncode, "promote" in done.stdout) == (0, True), done.stderr
+    imported = run(python, str(python), "-X", "importtime", "-c", "import control_plane.cli").stderr
+    assert not [name for name in ("httpx", "pydantic", "rich.table") if f"{name}\n" in imported]
+
+
+@pytest.mark.parametrize(
+    ("argv", "needs"),
+    [
+        (("train", "churn"), "pip install 'mlcp[training]'"),
+        (("simulate", "churn"), "pip install 'mlcp[training]'"),
+        (("generate", "churn"), "pip install 'mlcp[serving]'"),
+        (("features", "churn", "--data", "rows.csv"), "pip install 'mlcp[training]'"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_what_needs_more_says_what_to_install(python: Path, argv: tuple[str, ...], needs: str) -> None:
+    done = run(python, "mlcp", *argv)
+    assert done.returncode == 6, done.stderr
+    assert needs in " ".join(done.stderr.split())
+
+
+def test_a_pin_works_on_a_host_that_has_nothing_else(python: Path, tmp_path: Path) -> None:
+    target = {"id": "t1", "version": "1"}
+    arm = {"variant": "stable", "weight": 10_000, "target": "t1"}
+    route = {"targets": {"t1": target}, "arms": [arm], "salt": "s", "previous": "t1"}
+    document = {"epoch": 1, "revision": 2, "created_at": "2026-11-20T00:00:00Z", "models": {"churn": route}}
+    (tmp_path / "router").mkdir()
+    (tmp_path / "router" / "snapshot.json").write_text(json.dumps(document))
+    env = {"PATH": f"{python.parent}:/usr/bin:/bin", "MLCP_HOME": str(tmp_path)}
+    argv = ["mlcp", "router", "pin", "churn", "--previous", "--reason", "night"]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, executable=python.parent / "mlcp")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "router" / "pins" / "churn.json").read_text())["target"] == "t1"
