@@ -114,6 +114,8 @@ def _supervisor(status: Status) -> Iterator[Finding]:
 
 def _processes(status: Status) -> Iterator[Finding]:
     for process in status.processes:
+        if process["name"] == "supervisor":
+            continue
         if process["state"] in ("backoff", "failed"):
             says = f"{process['state']}, ended with {process['last_exit']}: {_last_line(process['log'])}"
             yield Finding(process["name"], True, says, f"See {process['log']}")
