@@ -127,7 +127,9 @@ def abort(rollout: Rollout, reason: str, *, now: datetime) -> Rollout:
 
 
 def promote(rollout: Rollout, reason: str, *, now: datetime) -> Rollout:
-    """Skip the remaining steps by hand. Raises Conflict unless the candidate has already been ready."""
+    """Skip the remaining steps by hand. Raises Conflict unless the candidate has already been ready, and for a shadow."""
+    if rollout.plan.strategy is Strategy.SHADOW:
+        raise Conflict("A shadow rollout takes no traffic; promote the version with another strategy.")
     if _position(rollout) is not Phase.PROGRESSING:
         raise Conflict(f"A rollout that is {rollout.phase} cannot be promoted by hand.", phase=rollout.phase)
     return replace(_cut_over(rollout, reason, now), paused_from=None)
@@ -135,9 +137,11 @@ def promote(rollout: Rollout, reason: str, *, now: datetime) -> Rollout:
 
 def candidate_weight(rollout: Rollout) -> int:
     """Buckets the candidate should receive now. The reconciler makes it so."""
+    if rollout.plan.strategy is Strategy.SHADOW:
+        return 0
     match _position(rollout):
         case Phase.PROGRESSING:
-            return 0 if rollout.plan.strategy is Strategy.SHADOW else rollout.plan.steps[rollout.step].weight
+            return rollout.plan.steps[rollout.step].weight
         case Phase.BAKING | Phase.SUCCEEDED:
             return BUCKETS
         case Phase.PENDING | Phase.PAUSED | Phase.ABORTED:
@@ -185,7 +189,8 @@ def _fail(rollout: Rollout, seen: Observation, now: datetime) -> Rollout:
 
 
 def _cut_over(rollout: Rollout, reason: str, now: datetime) -> Rollout:
-    return _enter(rollout, Phase.BAKING if rollout.plan.bake else Phase.SUCCEEDED, reason, now)
+    bakes = rollout.plan.bake and rollout.plan.strategy is not Strategy.SHADOW
+    return _enter(rollout, Phase.BAKING if bakes else Phase.SUCCEEDED, reason, now)
 
 
 def _enter(rollout: Rollout, phase: Phase, reason: str, now: datetime) -> Rollout:

@@ -114,3 +114,14 @@ def test_what_a_phase_does_not_allow_is_a_conflict_that_names_it() -> None:
 def test_every_phase_is_open_or_terminal() -> None:
     assert not OPEN & TERMINAL
     assert set(Phase) == OPEN | TERMINAL
+
+
+def test_a_shadow_never_takes_traffic_not_even_when_it_ends() -> None:
+    plan = Plan(Strategy.SHADOW, (Step(0, 5 * MINUTE),), bake=MINUTE, shadow_weight=BUCKETS)
+    seen = replace(READY, verdict=Verdict.PASS)
+    rollout = rollouts.advance(Rollout(plan, T0), READY, now=T0)
+    with pytest.raises(Conflict, match="shadow"):
+        rollouts.promote(rollout, "", now=T0)
+    ended = rollouts.advance(rollout, seen, now=T0 + 5 * MINUTE)
+    assert ended.phase is Phase.SUCCEEDED
+    assert (rollouts.candidate_weight(ended), rollouts.is_cut_over(ended)) == (0, False)
