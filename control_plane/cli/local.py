@@ -32,7 +32,8 @@ def train(
     from control_plane.sdk import train_model
 
     columns = (BarColumn(16), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=stderr(), transient=True) as progress:
+    console = stderr()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("starting", total=1.0)
         trained = train_model(
             model,

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,7 +108,9 @@ async def _send_all(model: str, rows: list[dict[str, Any]], rate: float, *, outc
     tally, room = Tally(), asyncio.Semaphore(_IN_FLIGHT)
     waiting: list[dict[str, object]] = []
     async with connect.async_predictions(_IN_FLIGHT) as ml, asyncio.TaskGroup() as sending:
-        with Live(_counters(tally), console=stderr(), refresh_per_second=4, transient=True, screen=False) as live:
+        console = stderr()
+        shown = Live(_counters(tally), console=console, refresh_per_second=4, transient=True)
+        with shown if console.is_terminal and not quiet else nullcontext():
             tally.began = time.monotonic()
             for number, row in enumerate(rows):
                 due = tally.began + number / rate
@@ -118,8 +121,7 @@ async def _send_all(model: str, rows: list[dict[str, Any]], rate: float, *, outc
                 if len(waiting) >= _OUTCOMES_AT_ONCE:
                     sending.create_task(_report(ml, model, waiting[:], tally))
                     waiting.clear()
-                if not quiet:
-                    live.update(_counters(tally))
+                shown.update(_counters(tally))
             for _ in range(_IN_FLIGHT):  # until the last answer
                 await room.acquire()
             if waiting:

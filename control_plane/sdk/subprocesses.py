@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import IO, Any, cast
 
@@ -32,7 +32,7 @@ def events(
         ControlPlaneError: the command failed: what the problem document it wrote last says, else its last words.
     """
     _require(extra)
-    argv = [sys.executable, "-m", module, *arguments]
+    argv = _argv(module, arguments)
     with (
         tempfile.TemporaryFile("w+") as words,
         subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=words, text=True, env=environment) as child,  # noqa: S603
@@ -55,7 +55,12 @@ def events(
 def run(extra: str, module: str, *arguments: str) -> int:
     """Run `python -m module arguments` on this terminal and return its exit status. Raises Unavailable as `events`."""
     _require(extra)
-    return subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode  # noqa: S603
+    return subprocess.run(_argv(module, arguments), check=False).returncode  # noqa: S603
+
+
+def _argv(module: str, arguments: Sequence[str]) -> list[str]:
+    # -P: a folder `training` where the user happens to be is not ours.
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def _require(extra: str) -> None:
