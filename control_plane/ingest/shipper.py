@@ -7,6 +7,7 @@ the ingester publishes; batches that arrive twice change nothing. Segments are d
 import asyncio
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from control_plane.telemetry import Metric, configure_logging, mark_ready
 
 _IDLE_S: Final = 0.05
 _LOST_S: Final = 0.5
+_LOOK_S: Final = 0.5  # for spools that are new
 _AT_ONCE: Final = 8  # batches of one spool in one round
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -43,27 +45,29 @@ async def ship(settings: ShipperSettings, redis: Redis, stopping: asyncio.Event)
         set_aside.labels("shipper").inc()
 
     sources: dict[Path, Source] = {}
-    lost = False
+    lost, look_at = False, 0.0
     while not stopping.is_set():
-        for folder in source.find(root):
-            if folder not in sources:
-                sources[folder] = Source(folder, aside)
+        if time.monotonic() >= look_at:
+            look_at = time.monotonic() + _LOOK_S
+            for folder in source.find(root):
+                if folder not in sources:
+                    sources[folder] = Source(folder, aside)
+            waiting_bytes.set(sum(one.waiting_bytes for one in sources.values()))
         try:
-            sent = await _round(redis, list(sources.values()), most)
+            more = await _round(redis, list(sources.values()), most)
             lost = False
         except BusUnavailable as exc:
             if not lost:
                 _log.warning("shipper.bus_lost", error=str(exc))
-            lost, sent = True, 0
-        waiting_bytes.set(sum(one.waiting_bytes for one in sources.values()))
-        if not sent:
+            lost, more = True, False
+        if not more:  # one batch of many records costs less than many of a few
             await _pause(stopping, _LOST_S if lost else _IDLE_S)
 
 
-async def _round(redis: Redis, sources: list[Source], most: int) -> int:
-    """Send what there is room for; how many batches that was."""
+async def _round(redis: Redis, sources: list[Source], most: int) -> bool:
+    """Send what there is room for. True when a spool has more to send at once."""
     progress = await bus.progress(redis)
-    sent = 0
+    sent, more = 0, False
     for one in sources:
         one.follow(progress)
         room = min(_AT_ONCE, most - progress.waiting - sent)
@@ -74,7 +78,8 @@ async def _round(redis: Redis, sources: list[Source], most: int) -> int:
                 one.unsent()
                 raise
             sent += len(batches)
-    return sent
+            more = more or len(batches) >= _AT_ONCE
+    return more
 
 
 async def _pause(stopping: asyncio.Event, seconds: float) -> None:
