@@ -127,7 +127,7 @@ def abort(rollout: Rollout, reason: str, *, now: datetime) -> Rollout:
 
 
 def promote(rollout: Rollout, reason: str, *, now: datetime) -> Rollout:
-    """Skip the remaining steps by hand. Raises Conflict unless the candidate has already been ready, and for a shadow."""
+    """Skip the remaining steps by hand. Raises Conflict for a shadow, and unless the candidate has been ready."""
     if rollout.plan.strategy is Strategy.SHADOW:
         raise Conflict("A shadow rollout takes no traffic; promote the version with another strategy.")
     if _position(rollout) is not Phase.PROGRESSING:
