@@ -1,9 +1,12 @@
 """What a bare machine installs: pinned, hashed, from no particular place."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from control_plane.embedded import install
 
@@ -53,3 +56,21 @@ def test_pips_settings_reach_uv(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment["SSL_CERT_FILE"] == "/c.pem"
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://ours")
     assert install._environment()["UV_DEFAULT_INDEX"] == "https://ours"
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"),
+    [
+        ("requirements.txt", ("server", "serving", "training", "embedded")),
+        ("requirements-dev.txt", ("server", "serving", "training", "embedded", "lightgbm", "dev")),
+    ],
+)
+def test_what_is_pinned_is_what_the_project_asks_for(name: str, extras: tuple[str, ...]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [Requirement(line) for line in project["dependencies"]]
+    asked += [Requirement(line) for extra in extras for line in project["optional-dependencies"][extra]]
+    pinned = pins(name)
+    for requirement in asked:
+        versions = pinned.get(canonicalize_name(requirement.name))
+        assert versions, f"{requirement.name} is not pinned: run `make requirements`"
+        assert all(requirement.specifier.contains(version) for version in versions), requirement
