@@ -64,8 +64,8 @@ def ports(config: Config, *, ours: Collection[int] = ()) -> list[str]:
     reasons: list[str] = []
     seen: dict[int, str] = {}
     for setting, host, port in (
-        ("MLCP_API_PORT", config.host, config.api_port),
-        ("MLCP_ROUTER_PORT", config.host, config.router_port),
+        ("MLCP_API_PORT", config.api_host, config.api_port),
+        ("MLCP_ROUTER_PORT", config.router_host, config.router_port),
         ("MLCP_MLFLOW_PORT", "127.0.0.1", config.mlflow_port),
     ):
         if port in seen:

@@ -21,7 +21,8 @@ class Config:
     """Settings of the supervisor. Every field is MLCP_<NAME> in the environment, <name> in mlcp.toml."""
 
     home: Path  # absolute
-    host: str  # where the API and the router listen; MLflow and everything else stay on loopback
+    api_host: str  # MLflow and everything else stay on loopback
+    router_host: str
     api_port: int
     router_port: int
     mlflow_port: int
@@ -33,15 +34,15 @@ class Config:
 
     @property
     def api_url(self) -> str:
-        return f"http://127.0.0.1:{self.api_port}"
+        return _url(self.api_host, self.api_port)
 
     @property
     def router_url(self) -> str:
-        return f"http://127.0.0.1:{self.router_port}"
+        return _url(self.router_host, self.router_port)
 
     @property
     def mlflow_url(self) -> str:
-        return f"http://127.0.0.1:{self.mlflow_port}"
+        return _url("127.0.0.1", self.mlflow_port)
 
 
 def read(environ: Mapping[str, str]) -> Config:
@@ -62,7 +63,8 @@ def read(environ: Mapping[str, str]) -> Config:
 
     config = Config(
         home=home,
-        host=text("host", "127.0.0.1"),
+        api_host=text("api_host", "127.0.0.1"),
+        router_host=text("router_host", "127.0.0.1"),
         api_port=number("api_port", 8000, 1, 65535),
         router_port=number("router_port", 8080, 1, 65535),
         mlflow_port=number("mlflow_port", 5000, 1, 65535),
@@ -75,6 +77,12 @@ def read(environ: Mapping[str, str]) -> Config:
     if reasons:
         raise CannotStart(*reasons)
     return config
+
+
+def _url(host: str, port: int) -> str:
+    """Where this machine itself reaches what listens there."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (recognised, not bound)
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
 def _names(text: str) -> tuple[str, ...]:

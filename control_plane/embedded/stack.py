@@ -38,14 +38,13 @@ def environments(
     base |= {
         MARK: str(layout.home),
         "MLCP_HOME": str(layout.home),
-        "MLCP_SOCKETS": str(layout.sockets),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         "MALLOC_ARENA_MAX": "2",  # glibc keeps a heap per thread otherwise
     }
     data_plane = base | {
         "MLCP_REDIS_URL": f"unix://{redis_socket(layout)}",
-        "MLCP_ROUTER_HOST": config.host,
+        "MLCP_ROUTER_HOST": config.router_host,
         "MLCP_ROUTER_PORT": str(config.router_port),
         "MLCP_ROUTER_WORKERS": str(config.router_workers),
         "MLCP_ROUTER_TOKEN": token,
@@ -56,7 +55,7 @@ def environments(
         "MLCP_POSTGRES_DSN": server.dsn("asyncpg", "mlcp"),
         "MLCP_MLFLOW_URL": config.mlflow_url,
         "MLFLOW_TRACKING_URI": config.mlflow_url,
-        "MLCP_API_HOST": config.host,
+        "MLCP_API_HOST": config.api_host,
         "MLCP_API_PORT": str(config.api_port),
     }
     return Environments(base, data_plane, control_plane)

@@ -1,3 +1,4 @@
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,20 @@ def test_the_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     assert config.read({}).home == tmp_path / "var"
     assert config.read({"MLCP_HOME": "x"}).home == tmp_path / "x"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("0.0.0.0", "http://127.0.0.1:8000"), ("10.0.0.7", "http://10.0.0.7:8000"), ("::", "http://[::1]:8000")],
+)
+def test_what_listens_everywhere_is_reached_on_loopback(tmp_path: Path, host: str, url: str) -> None:
+    assert config.read({"MLCP_HOME": str(tmp_path), "MLCP_API_HOST": host}).api_url == url
+
+
+def test_every_setting_has_its_line_in_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "run-embedded.md").read_text()
+    for field in fields(config.Config):
+        assert f"`MLCP_{field.name.upper()}`" in page, field.name
 
 
 def test_an_empty_list_of_models_is_an_empty_list_not_the_default(tmp_path: Path) -> None:
