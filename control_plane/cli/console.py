@@ -110,14 +110,14 @@ def to_json(value: object) -> str:
     return json.dumps(to_jsonable_python(value), indent=2, ensure_ascii=False)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> "RenderableType":
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> "RenderableType":
     """A plain table that wraps instead of cutting. `#` before a column's name sets it to the right, `=` keeps it on
     one line: mark what must not break, and leave one column that may."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
+    made = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         name, right = column.lstrip("#="), column.startswith("#")
         made.add_column(

@@ -47,7 +47,7 @@ def train(
     rows = [
         ("version", f"{trained.version} ({trained.semver})"),
         (metric.name, f"{metric.value:.4f} ({metric.low:.4f} to {metric.high:.4f}) on {metric.holdout_rows} rows"),
-        ("digest", trained.digest),
+        ("digest", f"{trained.digest[:23]}..."),
     ]
     if cost := trained.cost:
         said = f"{cost.model:.0f} {cost.currency}; the best constant answer costs {cost.trivial:.0f}"

@@ -164,13 +164,13 @@ def _told(rollout: "RolloutView", began: float | None) -> str:
     """One line: versions, phase, and the seconds it took where we waited."""
     stable = rollout.stable_version or "nothing"
     if rollout.phase == "aborted":
-        moved = f"stays with {stable}; the rollout of {rollout.candidate_version} is aborted"
+        moved = f"{stable} answers, the rollout of {rollout.candidate_version} is aborted"
     elif rollout.cut_over:
         moved = f"{stable} -> {rollout.candidate_version}"
     else:
         moved = f"{stable} -> {rollout.candidate_version}, {rollout.phase}, {rollout.weight:g} % so far"
     if began is not None:
-        return f"{rollout.model}: {moved}; every router answers so after {time.monotonic() - began:.1f} s."
+        return f"{rollout.model}: {moved}; every router agrees after {time.monotonic() - began:.1f} s."
     hint = "" if rollout.applied else f"\nmlcp rollouts show {rollout.id}"
     return f"{rollout.model}: {moved}.{hint}"
 

@@ -78,8 +78,8 @@ def show_routes(as_json: Json = False) -> None:
         for name, route in sorted(snapshot["models"].items())
     ]
     value = {"epoch": snapshot["epoch"], "revision": snapshot["revision"], "models": snapshot["models"], "pins": pins}
-    title = f"Snapshot {snapshot['epoch']}:{snapshot['revision']} of {snapshot['created_at']}"
-    show(value, as_json, table(["model", "answers", "=previous", "pin"], rows, title=title))
+    head = f"Snapshot {snapshot['epoch']}:{snapshot['revision']} of {snapshot['created_at']}"
+    show(value, as_json, head, "", table(["model", "answers", "=previous", "pin"], rows))
 
 
 def _folder() -> Path:

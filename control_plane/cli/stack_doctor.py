@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import httpx
 
 _PORTS = (("api_port", 8000), ("router_port", 8080), ("mlflow_port", 5000))
-_HEALTH = {"api": "/health", "router": "/health", "mlflow": "/health"}
+_URLS = {"api": "api", "router": "predict", "mlflow": "mlflow"}  # process -> its name among the status' URLs
 _BUSY_SPOOL_MB = 500
 
 
@@ -126,13 +126,14 @@ def _processes(status: Status) -> Iterator[Finding]:
 
 
 def _endpoints(status: Status) -> Iterator[Finding]:
+    urls: Mapping[str, str] = status.document.get("urls") or {}
     import httpx  # a third of a second that no other command should wait for
 
     for process in status.processes:
-        path = _HEALTH.get(process["name"])
-        if path is None or process["state"] != "ready":
+        known = httpx.URL(urls.get(_URLS.get(process["name"], ""), ""))
+        if not known.host or process["state"] != "ready":
             continue
-        url = f"http://127.0.0.1:{process['port']}{path}"
+        url = str(known.copy_with(path="/health"))
         what = f"{process['name']} answers"
         try:
             answer = httpx.get(url, timeout=5, trust_env=False)

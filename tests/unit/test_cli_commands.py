@@ -99,7 +99,7 @@ def test_promote_waits_until_every_router_answers_so(server: Answering, mlcp: Ru
     for state in ({"phase": "pending"}, {"phase": "baking", "applied": True, "cut_over": True}):
         server.ok("GET", f"{API}/rollouts/{ROLLOUT}", views.rollout(**state))
     said = mlcp("promote", "churn", "2", "--reason", "better", "--wait").stdout
-    assert said.startswith("churn: 1 -> 2; every router answers so after ")
+    assert said.startswith("churn: 1 -> 2; every router agrees after ")
 
 
 def test_promote_that_is_aborted_while_waiting_exits_as_a_conflict(server: Answering, mlcp: Run) -> None:
@@ -124,7 +124,7 @@ def test_rollback_waits_for_whichever_way_back_it_is(server: Answering, mlcp: Ru
     server.ok("GET", f"{API}/rollouts/{ROLLOUT}", views.rollout(kind=kind, phase=phase, applied=False))
     done = views.rollout(kind=kind, phase=phase, applied=True, cut_over=kind == "rollback")
     server.ok("GET", f"{API}/rollouts/{ROLLOUT}", done)
-    assert "every router answers so after" in mlcp("rollback", "churn", "--reason", "r", "--wait").stdout
+    assert "every router agrees after" in mlcp("rollback", "churn", "--reason", "r", "--wait").stdout
 
 
 def test_a_stage_that_moves_no_traffic_is_set_at_once(server: Answering, mlcp: Run) -> None:
