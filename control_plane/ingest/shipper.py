@@ -24,6 +24,7 @@ from control_plane.settings import ShipperSettings
 from control_plane.telemetry import Metric, configure_logging, mark_ready
 
 _IDLE_S: Final = 0.05
+_LONGEST_IDLE_S: Final = 0.25
 _LOST_S: Final = 0.5
 _LOOK_S: Final = 0.5  # for spools that are new
 _AT_ONCE: Final = 8  # batches of one spool in one round
@@ -45,7 +46,7 @@ async def ship(settings: ShipperSettings, redis: Redis, stopping: asyncio.Event)
         set_aside.labels("shipper").inc()
 
     sources: dict[Path, Source] = {}
-    lost, look_at = False, 0.0
+    lost, look_at, pause_s = False, 0.0, _IDLE_S
     while not stopping.is_set():
         if time.monotonic() >= look_at:
             look_at = time.monotonic() + _LOOK_S
@@ -54,18 +55,19 @@ async def ship(settings: ShipperSettings, redis: Redis, stopping: asyncio.Event)
                     sources[folder] = Source(folder, aside)
             waiting_bytes.set(sum(one.waiting_bytes for one in sources.values()))
         try:
-            more = await _round(redis, list(sources.values()), most)
+            sent, more = await _round(redis, list(sources.values()), most)
             lost = False
+            pause_s = _IDLE_S if sent else min(2 * pause_s, _LONGEST_IDLE_S)
         except BusUnavailable as exc:
             if not lost:
                 _log.warning("shipper.bus_lost", error=str(exc))
-            lost, more = True, False
+            lost, more, pause_s = True, False, _LOST_S
         if not more:  # one batch of many records costs less than many of a few
-            await _pause(stopping, _LOST_S if lost else _IDLE_S)
+            await _pause(stopping, pause_s)
 
 
-async def _round(redis: Redis, sources: list[Source], most: int) -> bool:
-    """Send what there is room for. True when a spool has more to send at once."""
+async def _round(redis: Redis, sources: list[Source], most: int) -> tuple[int, bool]:
+    """Send what there is room for: how many batches, and whether a spool has more to send at once."""
     progress = await bus.progress(redis)
     sent, more = 0, False
     for one in sources:
@@ -79,7 +81,7 @@ async def _round(redis: Redis, sources: list[Source], most: int) -> bool:
                 raise
             sent += len(batches)
             more = more or len(batches) >= _AT_ONCE
-    return more
+    return sent, more
 
 
 async def _pause(stopping: asyncio.Event, seconds: float) -> None:
