@@ -49,10 +49,10 @@ class ArtifactCache:
                 await asyncio.to_thread(_put, tree, folder)
         return folder
 
-    async def discover(self, model: str, version: str, *, native: bool) -> str | None:
-        """The digest of an artifact nobody recorded one for, kept here at once; None if it has no files."""
+    async def discover(self, model: str, version: str, *, native: bool, keep: bool) -> str | None:
+        """The digest of an artifact nobody recorded one for; None if it has no files. `keep`: it stays here."""
         async with self._fetched(model, version, native=native) as (tree, found):
-            if found is not None and not self._folder(found).exists():
+            if keep and found is not None and not self._folder(found).exists():
                 await asyncio.to_thread(_put, tree, self._folder(found))
             return found
 

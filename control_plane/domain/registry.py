@@ -51,9 +51,7 @@ def name_problem(name: str) -> str | None:
     """Why a registered model of this name cannot be routed, None if it can."""
     if re.fullmatch(model_config.MODEL_NAME, name):
         return None
-    return (
-        f"name: {name!r} must match {model_config.MODEL_NAME}; register it under such a name to have it served"
-    )
+    return f"name: {name!r} must match {model_config.MODEL_NAME}; register it under such a name to have it served"
 
 
 def infer(name: str, mlmodel: Mapping[str, object]) -> Inferred:
@@ -100,17 +98,35 @@ def _mapping(value: object) -> Mapping[str, object]:
 class Mirror(StrEnum):
     CONVERGED = "converged"  # MLflow says what we want
     APPLY = "apply"  # MLflow says what we last wrote: our newest wish has still to be written
+    FOUND = "found"  # it was there before we came and we want nothing there: not ours to remove
     HAND_MOVED = "hand-moved"  # MLflow says what we never wrote
 
 
-def mirror(desired: str | None, last_applied: str | None, observed: str | None, writing: str | None = None) -> Mirror:
-    """What to do about one alias. None is "no such alias".
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What is remembered about one alias. None is "no such alias".
 
-    `writing` is the value of a write that was begun and perhaps not recorded: finding it there is our own doing.
+    `writing`: the value of a write that was begun and perhaps not recorded ("": its removal); finding that in MLflow is
+    our own doing. `observed`: what was there at the last look.
     """
+
+    last_applied: str | None = None
+    observed: str | None = None
+    writing: str | None = None
+
+
+def mirror(desired: str | None, observed: str | None, written: Written | None) -> Mirror:
+    """What to do about one alias. `written` None: it is looked at for the first time."""
     if observed == desired:
         return Mirror.CONVERGED
-    ours = (last_applied,) if writing is None else (last_applied, writing or None)
+    known = written or Written(observed=observed)
+    if known.writing is None:
+        untouched = desired is None and known.last_applied is None and known.observed == observed
+        return Mirror.FOUND if untouched else _whose(observed, known.last_applied)
+    return _whose(observed, known.last_applied, known.writing or None)
+
+
+def _whose(observed: str | None, *ours: str | None) -> Mirror:
     return Mirror.APPLY if observed in ours else Mirror.HAND_MOVED
 
 

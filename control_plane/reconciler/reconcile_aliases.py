@@ -91,69 +91,84 @@ async def _mirror(
     context: Context, model: RegisteredModel, alias: str, desired: str | None, wish: _Wish, row: AliasRow | None
 ) -> None:
     observed, name = model.aliases.get(alias), model.name
-    last_applied = row.last_applied if row else None
-    decision = domain.mirror(desired, last_applied, observed, row.writing if row else None)
+    known = domain.Written(row.last_applied, row.observed, row.writing) if row else None
+    decision = domain.mirror(desired, observed, known)
+    first_sight = known is None or known.observed != observed
+    last_applied = known.last_applied if known else None
     if decision is Mirror.CONVERGED:
-        settled = row is None or (row.last_applied, row.observed, row.writing) == (desired, observed, None)
-        if not settled:
+        if known != domain.Written(desired, observed, None):
             async with context.leading() as session:
-                await _note(session, name, alias, last_applied=desired, observed=observed)
+                await _note(session, name, alias, domain.Written(desired, observed))
         return
-    if decision is Mirror.HAND_MOVED:
-        first_sight = row is None or row.observed != observed
-        if first_sight and await _by_hand(context, name, alias, desired, observed, wish.adopt, last_applied):
+    refused: tuple[str, ...] = ()
+    if decision in {Mirror.HAND_MOVED, Mirror.FOUND}:
+        if wish.adopt and observed is not None:
+            if not first_sight and wish.rollout == observed:
+                return  # its promotion is under way
+            if first_sight:
+                told = await _adopted(context, name, alias, observed, last_applied)
+                if told is None:
+                    return
+                refused = told
+        if decision is Mirror.FOUND:
+            if first_sight:
+                why = f"The alias {alias} was there before this control plane; it is left alone and means nothing here."
+                left = domain.Written(None, observed)
+                await _tell(context, "alias.found", name, alias, (observed, observed), left, [why, *refused])
             return
-        if not first_sight and wish.adopt and observed is not None and wish.rollout == observed:
-            return  # its promotion is under way
+        if first_sight:
+            why = f"The alias {alias} was moved in MLflow and is put back."
+            begun = domain.Written(last_applied, observed, desired or "")
+            await _tell(context, "alias.reverted", name, alias, (observed, desired), begun, [why, *refused])
     async with context.leading() as session:
-        await _note(session, name, alias, last_applied=last_applied, observed=observed, writing=desired or "")
+        await _note(session, name, alias, domain.Written(last_applied, observed, desired or ""))
     if desired is None:
         await context.registry.delete_alias(name, alias)
     else:
         await context.registry.set_alias(name, alias, desired)
     async with context.leading() as session:
-        await _note(session, name, alias, last_applied=desired, observed=desired)
+        await _note(session, name, alias, domain.Written(desired, desired))
     log.info("alias", model=name, alias=alias, was=observed, now=desired)
 
 
-async def _by_hand(
+async def _adopted(
+    context: Context, name: str, alias: str, observed: str, last_applied: str | None
+) -> tuple[str, ...] | None:
+    """Take a hand's move as a request. None if it was accepted, else every reason why not."""
+    try:
+        async with context.leading() as session:
+            await _note(session, name, alias, domain.Written(last_applied, observed))
+            await _request(session, context, name, _STAGE_OF[alias], observed, datetime.now(UTC))
+    except LeaseLost:
+        raise
+    except ControlPlaneError as exc:
+        return tuple(cast("Sequence[str]", exc.extra.get("reasons") or (exc.detail,)))
+    log.warning("an alias moved by hand became a request", model=name, alias=alias, version=observed)
+    return None
+
+
+async def _tell(
     context: Context,
+    action: str,
     name: str,
     alias: str,
-    desired: str | None,
-    observed: str | None,
-    adopt: bool,
-    last_applied: str | None,
-) -> bool:
-    """Audit a hand's move; True if it became a request that may now be carried out, else the alias goes back."""
-    now = datetime.now(UTC)
-    refused: tuple[str, ...] = ()
-    if adopt and observed is not None:
-        try:
-            async with context.leading() as session:
-                await _note(session, name, alias, last_applied=last_applied, observed=observed)
-                await _request(session, context, name, _STAGE_OF[alias], observed, now)
-            log.warning("an alias moved by hand became a request", model=name, alias=alias, version=observed)
-            return True
-        except LeaseLost:
-            raise
-        except ControlPlaneError as exc:
-            refused = tuple(cast("Sequence[str]", exc.extra.get("reasons") or (exc.detail,)))
-    why = f"The alias {alias} was moved in MLflow and is put back."
+    move: tuple[str | None, str | None],
+    written: domain.Written,
+    reasons: Sequence[str],
+) -> None:
     async with context.leading() as session:
-        await _note(session, name, alias, last_applied=last_applied, observed=observed)
+        await _note(session, name, alias, written)
         await audit.append(
             session,
-            "alias.reverted",
+            action,
             actor=_HAND.actor,
             object=f"model:{name}",
             trigger=_HAND.trigger,
-            before={"alias": alias, "version": observed},
-            after={"alias": alias, "version": desired},
-            reasons=[why, *refused],
+            before={"alias": alias, "version": move[0]},
+            after={"alias": alias, "version": move[1]},
+            reasons=reasons,
         )
-    log.warning("an alias moved by hand is put back", model=name, alias=alias, was=observed, now=desired)
-    return False
+    log.warning(action, model=name, alias=alias, was=move[0], now=move[1])
 
 
 async def _request(
@@ -167,18 +182,15 @@ async def _request(
     await wake.notify(session, f"alias {name}")
 
 
-async def _note(
-    session: AsyncSession,
-    model: str,
-    alias: str,
-    *,
-    last_applied: str | None,
-    observed: str | None,
-    writing: str | None = None,
-) -> None:
-    now = datetime.now(UTC)
+async def _note(session: AsyncSession, model: str, alias: str, written: domain.Written) -> None:
     await discovered.set_alias(
-        session, model, alias, last_applied=last_applied, observed=observed, writing=writing, now=now
+        session,
+        model,
+        alias,
+        last_applied=written.last_applied,
+        observed=written.observed,
+        writing=written.writing,
+        now=datetime.now(UTC),
     )
 
 

@@ -256,13 +256,19 @@ async def _notice_deleted(context: Context, found: tuple[RegisteredVersion, ...]
 
 
 async def _digests(context: Context, memory: Memory) -> None:
-    """Compute the digest of versions that came without one: what is here now is what will have to be served."""
+    """Compute the digest of versions that came without one: what is here now is what will have to be served.
+
+    Newest first, one at a time; only the newest of a model is kept, since a registry may be old and large.
+    """
     async with context.looking() as session:
         rows = await discovered.without_digest(session)
+        known = await discovered.known(session)
     for row in rows:
+        newest = max(known[row.model], key=int) == row.version
         try:
             async with asyncio.timeout(600):
-                digest = await context.artifacts.discover(row.model, row.version, native=row.runtime == "native")
+                native = row.runtime == "native"
+                digest = await context.artifacts.discover(row.model, row.version, native=native, keep=newest)
         except ControlPlaneError as exc:
             _once(memory, f"no digest of {row.model} {row.version}: {exc.detail}")
             continue

@@ -73,14 +73,14 @@ async def test_the_cache_heals_what_was_damaged_and_refuses_what_is_not_what_was
 ) -> None:
     version = register(mlflow, "cached", FILES)
     cache = ArtifactCache(tmp_path, registry)
-    found = await cache.discover("cached", version, native=False)
+    found = await cache.discover("cached", version, native=False, keep=True)
     assert found is not None
     folder = await cache.get("cached", version, found, native=False)
     (folder / "MLmodel").write_text("tampered with")
     assert digest.of_folder(await cache.get("cached", version, found, native=False)) == found
     with pytest.raises(InvalidInput, match="not the one that was registered"):
         await cache.get("cached", version, "sha256:" + "0" * 64, native=False)
-    assert await cache.discover("cached", version, native=True) is None  # it has no such folder
+    assert await cache.discover("cached", version, native=True, keep=True) is None  # it has no such folder
     assert [one.name for one in folder.parent.iterdir()] == [found.removeprefix("sha256:")]
 
 

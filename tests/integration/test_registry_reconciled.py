@@ -22,7 +22,7 @@ from control_plane.services.cutover import Cause
 from control_plane.services.promotion import Policy
 from tests.support.processes import eventually
 from tests.support.reconciler import answering, environment, reconciler, supervisor
-from tests.support.registering import alias, ours, register, request, shown
+from tests.support.registering import alias, ours, register, register_ours, request, shown
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
 CAUSE = Cause(Actor("admin"), "test")
@@ -48,7 +48,7 @@ class World:
         async with self.sessions() as session:
             return (await discovered.rows(session, model)).get(version)
 
-    async def until_known(self, model: str, version: str = "1", within: float = 30) -> ModelVersionRow:
+    async def until_known(self, model: str, version: str = "1", within: float = 60) -> ModelVersionRow:
         async def look() -> ModelVersionRow | None:
             row = await self.row(model, version)
             return row if row and row.digest else None
@@ -97,7 +97,9 @@ def named(what: str) -> str:
 
 async def test_a_model_logged_by_plain_mlflow_is_known_typed_and_told_what_its_gates_miss(world: World) -> None:
     name = named("plain")
-    await world.until_known(_registered(world.mlflow, named("warm-up")))  # the reconciler is up
+    warm_up = named("warm-up")
+    register_ours(world.mlflow, warm_up)
+    await world.until_known(warm_up, within=90)  # the reconciler is up
     log = subprocess.run(  # noqa: ASYNC221  (everything waits for it)
         [sys.executable, "-W", "ignore", "-c", LOG, world.mlflow, name], capture_output=True, text=True
     )
@@ -105,18 +107,13 @@ async def test_a_model_logged_by_plain_mlflow_is_known_typed_and_told_what_its_g
     row = await world.until_known(name, within=10)
     assert (row.stage, row.inferred, row.runtime, row.digest_from) == ("Development", True, "pyfunc", "discovery")
     features = {key: (one["type"], one["nullable"]) for key, one in row.config["features"].items()}
-    assert features == {"income": ("number", False), "age": ("integer", False)}
+    assert features == {"income": ("number", True), "age": ("integer", False)}
     await world.until("the report", lambda: "mlcp.gates" in shown(world.mlflow, name, "1")[0])
     tags, description = shown(world.mlflow, name, "1")
     assert tags["mlcp.stage"] == "Development"
     assert "metric" in tags["mlcp.gates"]
     assert "declares no metric" in description
     assert await world.actions(name) == ["version.digest", "version.discovered"]
-
-
-def _registered(url: str, name: str) -> str:
-    register(url, name, ours(name), {"mlcp.runtime": "native", "mlcp.digest": "sha256:" + "1" * 64})
-    return name
 
 
 async def test_a_name_no_url_can_have_is_refused_where_its_owner_looks(world: World) -> None:
@@ -129,9 +126,9 @@ async def test_a_name_no_url_can_have_is_refused_where_its_owner_looks(world: Wo
 async def test_production_is_mirrored_and_a_hand_that_moves_it_is_undone_and_audited(world: World) -> None:
     name = named("mirrored")
     for auc in (0.8, 0.9):
-        register(world.mlflow, name, ours(name, auc=auc))
+        register_ours(world.mlflow, name, auc=auc)
     first = await world.until_known(name)
-    assert (first.inferred, first.runtime, first.digest_from) == (False, "native", "discovery")
+    assert (first.inferred, first.runtime, first.digest_from) == (False, "native", "registration")
     await world.until_known(name, "2")
     await world.promote(name, "1")
     await world.until("the alias", lambda: alias(world.mlflow, name, "production") == "1")
@@ -155,7 +152,7 @@ async def test_production_is_mirrored_and_a_hand_that_moves_it_is_undone_and_aud
 async def test_where_it_is_adopted_a_moved_alias_is_a_request_through_the_gates(world: World) -> None:
     name = named("adopted")
     for auc in (0.8, 0.9, 0.2):
-        register(world.mlflow, name, ours(name, alias_policy="adopt", auc=auc))
+        register_ours(world.mlflow, name, alias_policy="adopt", auc=auc)
     for version in ("1", "2", "3"):
         await world.until_known(name, version)
     world.move(name, "production", "1")  # nothing was Production before
@@ -172,9 +169,10 @@ async def test_where_it_is_adopted_a_moved_alias_is_a_request_through_the_gates(
     await world.until("the alias is back", lambda: alias(world.mlflow, name, "production") == "1")
     assert await production() == "1"
     async with world.sessions() as session:
-        (record, _), *rest = await audit.page(session, before=None, limit=5, action="alias.reverted")
-        assert rest == []
-        assert any("below the minimum" in reason for reason in record["reasons"])
+        page = await audit.page(session, before=None, limit=9, action="alias.reverted", object=f"model:{name}")
+        reverted = [record for record, _ in page]
+        assert [record["before"]["version"] for record in reverted] == ["3"], reverted
+        assert any("below the minimum" in reason for reason in reverted[0]["reasons"])
     world.move(name, "staging", "2")
 
     async def staged() -> bool:
@@ -184,10 +182,27 @@ async def test_where_it_is_adopted_a_moved_alias_is_a_request_through_the_gates(
     await eventually(staged, within=30, what="version 2 is Staging by its alias")
 
 
+async def test_an_alias_that_was_there_before_us_is_audited_and_left_alone(
+    maker: async_sessionmaker[AsyncSession], dsn: str, redis: str, mlflow: str, home: Path, tmp_path: Path
+) -> None:
+    name, world = named("older"), World(maker, mlflow)
+    register_ours(mlflow, name)
+    world.move(name, "production", "1")
+    with reconciler(environment(dsn, redis, home, mlflow), tmp_path / "reconciler.log"):
+        await world.until_known(name, within=60)
+
+        async def found() -> bool:
+            return "alias.found" in await world.actions(name)
+
+        await eventually(found, within=30, what="the alias is audited")
+    assert alias(mlflow, name, "production") == "1"
+    assert "alias.reverted" not in await world.actions(name)
+
+
 async def test_a_deleted_version_is_noticed_and_goes_on_if_it_is_in_use(world: World) -> None:
     name = named("deleted")
     for _ in range(2):
-        register(world.mlflow, name, ours(name))
+        register_ours(world.mlflow, name)
     await world.until_known(name)
     await world.until_known(name, "2")
     await world.promote(name, "1")

@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 import httpx
 import yaml
+
+from control_plane.domain.registry import tree_digest
 
 API = "/api/2.0/mlflow"
 
@@ -50,6 +53,14 @@ def ours(name: str, *, alias_policy: str = "revert", auc: float = 0.9) -> dict[s
         "artifacts/native/model.yaml": yaml.safe_dump(config).encode(),
         "artifacts/native/evidence.json": json.dumps(evidence).encode(),
     }
+
+
+def register_ours(url: str, name: str, *, alias_policy: str = "revert", auc: float = 0.9) -> str:
+    """Register a version as our own pipeline does, tags and all; its number."""
+    files = ours(name, alias_policy=alias_policy, auc=auc)
+    native = {path.removeprefix("artifacts/native/"): content for path, content in files.items() if "/" in path}
+    digest = tree_digest([(path, sha256(content).hexdigest()) for path, content in native.items()])
+    return register(url, name, files, {"mlcp.runtime": "native", "mlcp.digest": digest})
 
 
 def request(url: str, method: str, path: str, **body: object) -> dict[str, Any]:

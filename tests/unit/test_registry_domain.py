@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from control_plane.domain import model_config
 from control_plane.domain.model_config import Feature, FeatureType, Problem
-from control_plane.domain.registry import Mirror, described, infer, mirror, name_problem, report, tree_digest
+from control_plane.domain.registry import Mirror, Written, described, infer, mirror, name_problem, report, tree_digest
 from model_servers.native import digest
 
 versions = st.none() | st.sampled_from(["1", "2", "3"])
-PYFUNC = {"flavors": {"python_function": {}, "sklearn": {}}}
+PYFUNC: dict[str, object] = {"flavors": {"python_function": {}, "sklearn": {}}}
 
 
 def test_three_ways_to_digest_a_tree_agree(tmp_path: Path) -> None:
@@ -64,14 +64,29 @@ def test_a_name_that_fits_no_url_is_a_problem_in_words() -> None:
     assert "My Model" in (name_problem("My Model") or "")
 
 
-@given(versions, versions, versions, versions)
+@given(versions, versions, st.none() | st.builds(Written, versions, versions, st.none() | st.sampled_from(["", "2"])))
 def test_an_alias_is_ours_to_write_exactly_where_it_says_what_we_wrote(
-    desired: str | None, applied: str | None, observed: str | None, begun: str | None
+    desired: str | None, observed: str | None, written: Written | None
 ) -> None:
-    for writing in (None, begun or ""):
-        decision = mirror(desired, applied, observed, writing)
-        ours = observed == applied or (writing is not None and observed == (writing or None))
-        assert decision is (Mirror.CONVERGED if observed == desired else Mirror.APPLY if ours else Mirror.HAND_MOVED)
+    decision = mirror(desired, observed, written)
+    known = written or Written()
+    ours = {known.last_applied} | ({known.writing or None} if known.writing is not None else set())
+    assert (decision is Mirror.CONVERGED) == (observed == desired)
+    if decision is Mirror.APPLY:
+        assert observed in ours
+    if decision in {Mirror.HAND_MOVED, Mirror.FOUND}:
+        assert observed not in ours
+
+
+def test_what_was_there_before_us_is_left_alone_until_a_hand_moves_it_or_we_want_something_there() -> None:
+    assert mirror(None, "7", None) is Mirror.FOUND
+    assert mirror(None, "7", Written(observed="7")) is Mirror.FOUND
+    assert mirror(None, "8", Written(observed="7")) is Mirror.HAND_MOVED
+    assert mirror("1", "7", Written(observed="7")) is Mirror.HAND_MOVED
+    assert mirror("2", "1", Written("1", "1")) is Mirror.APPLY
+    assert mirror(None, "1", Written("1", "1")) is Mirror.APPLY
+    assert mirror(None, "8", Written(None, "8", "")) is Mirror.HAND_MOVED  # its removal was begun
+    assert mirror("3", "2", Written("1", "1", "2")) is Mirror.APPLY  # our write of 2 was not recorded
 
 
 @given(st.text(alphabet="ab \n*", max_size=30), st.lists(st.sampled_from(["metric: none", "digest: none"]), max_size=2))

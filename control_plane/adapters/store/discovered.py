@@ -54,8 +54,9 @@ async def deleted(session: AsyncSession, model: str, version: str, *, now: datet
 
 
 async def without_digest(session: AsyncSession) -> list[ModelVersionRow]:
+    """Newest first."""
     query = select(ModelVersionRow).where(ModelVersionRow.digest.is_(None), ModelVersionRow.deleted_at.is_(None))
-    return list(await session.scalars(query))
+    return list(await session.scalars(query.order_by(ModelVersionRow.created_at.desc())))
 
 
 async def set_digest(session: AsyncSession, model: str, version: str, digest: str) -> None:
