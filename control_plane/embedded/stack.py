@@ -40,6 +40,8 @@ def environments(
         "MLCP_HOME": str(layout.home),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing here tells anybody outside that it runs
+        "DO_NOT_TRACK": "true",
         "MALLOC_ARENA_MAX": "2",  # glibc keeps a heap per thread otherwise
     }
     data_plane = base | {
