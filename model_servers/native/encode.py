@@ -1,5 +1,6 @@
 """Feature values -> the numbers a scorer reads. Two ways in, one result: rows (requests) and columns (batches)."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,20 @@ from model_servers.native.manifest import Column, Feature
 Row = Sequence[object]  # values in manifest feature order, None for null
 Columns = Sequence[NDArray[Any]]  # one array per feature: floats with NaN for null, or objects with None for null
 UNSEEN = -1  # in `codes`: neither a known value nor a known null
+
+
+@dataclass(frozen=True, slots=True)
+class _Bins:
+    """A number's interval. Stands in for the dictionary of a category."""
+
+    first: int  # column
+    edges: tuple[float, ...]
+    null: int
+
+    def get(self, value: Any, default: int) -> int:
+        if value is None or value != value:
+            return self.null
+        return self.first + bisect_right(self.edges, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +51,7 @@ class Encoder:
     def __init__(self, features: Sequence[Feature], columns: Sequence[Column]) -> None:
         position = {feature.name: i for i, feature in enumerate(features)}
         self._numbers: list[_Number] = []
-        self._codes: list[tuple[int, dict[object, int]]] = []  # feature, value -> column
+        self._codes: list[tuple[int, dict[object, int] | _Bins]] = []  # feature, value -> column
         self.sources: list[int] = []  # of each column: the feature it comes from
         self.numeric: list[int] = []  # the columns `numbers` returns, in its order
         at = 0
@@ -53,6 +68,9 @@ class Encoder:
                     positions: dict[object, float] = {value: float(k) for k, value in enumerate(column.values)}
                     self._numbers.append(_Number(i, at, fill, low, high, (), False, positions))
                     self.numeric.append(at)
+                case "bins":
+                    null_column = at + len(column.knots) + 1 if column.null else UNSEEN
+                    self._codes.append((i, _Bins(at, column.knots, null_column)))
                 case "onehot":
                     codes: dict[object, int] = {value: at + k for k, value in enumerate(column.values)}
                     if column.null:
@@ -85,7 +103,7 @@ class Encoder:
         for line, row in zip(out, rows, strict=True):
             line[self.numeric] = self._row(row)
             for i, codes in self._codes:
-                if (code := codes.get(row[i])) is not None:
+                if (code := codes.get(row[i], UNSEEN)) != UNSEEN:
                     line[code] = 1.0
         return out
 
@@ -137,7 +155,12 @@ class Encoder:
     def column_codes(self, columns: Columns) -> NDArray[np.int64]:
         out = np.empty((_size(columns), len(self._codes)), dtype=np.int64)
         for at, (i, codes) in enumerate(self._codes):
-            out[:, at] = [codes.get(value, UNSEEN) for value in columns[i].tolist()]
+            if isinstance(codes, _Bins):
+                values = np.asarray(columns[i], dtype=np.float64)
+                found = np.searchsorted(codes.edges, values, side="right") + codes.first
+                out[:, at] = np.where(np.isnan(values), codes.null, found)
+            else:
+                out[:, at] = [codes.get(value, UNSEEN) for value in columns[i].tolist()]
         return out
 
     def column_matrix(self, columns: Columns) -> NDArray[np.float32]:

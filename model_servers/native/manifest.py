@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 FORMAT = 1
 
 Kind = Literal["linear", "tfidf_linear", "xgboost", "lightgbm", "forest"]
-Op = Literal["number", "onehot", "ordinal"]
+Op = Literal["number", "bins", "onehot", "ordinal"]
 
 
 class BadArtifact(ValueError):
@@ -35,6 +35,7 @@ class Column:
 
     number   the value x limited to `low`..`high`, then max(0, x - k) per knot k (a piecewise linear effect); null
              becomes `fill`, or NaN where `fill` is None; `null` adds a 0/1 column "was null"
+    bins     one 0/1 column per interval of a number between `knots`, upper ends excluded; `null` adds one for null
     onehot   one 0/1 column per value of `values`; `null` adds one for null; unseen values are all zeros
     ordinal  one column: the value's position in `values`; null and unseen are NaN
     """
@@ -53,6 +54,8 @@ class Column:
         match self.op:
             case "number":
                 return 1 + len(self.knots) + self.null
+            case "bins":
+                return len(self.knots) + 1 + self.null
             case "onehot":
                 return len(self.values) + self.null
             case "ordinal":

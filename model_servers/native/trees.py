@@ -66,11 +66,7 @@ class XGBoost:
         self._lib.XGBGetLastError.restype = ctypes.c_char_p
         self._handle = ctypes.c_void_p()
         self._call(self._lib.XGBoosterCreate, None, ctypes.c_uint64(0), ctypes.byref(self._handle))
-        try:
-            self._call(self._lib.XGBoosterLoadModel, self._handle, str(model).encode())
-        except BadArtifact:
-            self._free()
-            raise
+        self._call(self._lib.XGBoosterLoadModel, self._handle, str(model).encode())
         self._call(self._lib.XGBoosterSetParam, self._handle, b"nthread", str(threads).encode())
         self._dmatrix = json.dumps({"missing": float("nan"), "nthread": threads}).encode()
         self._margin = self._config(1) | {"missing": float("nan"), "cache_id": 0}
@@ -117,12 +113,9 @@ class XGBoost:
         if function(*args) != 0:
             raise BadArtifact(f"xgboost: {self._lib.XGBGetLastError().decode(errors='replace').splitlines()[0]}")
 
-    def _free(self) -> None:
-        self._lib.XGBoosterFree(self._handle)
-
     def __del__(self) -> None:
         if getattr(self, "_handle", None):
-            self._free()
+            self._lib.XGBoosterFree(self._handle)
 
 
 class LightGBM:

@@ -11,7 +11,8 @@ from control_plane.domain.model_config import Feature, FeatureType
 from model_servers.native.manifest import Column
 from model_servers.native.manifest import Feature as NativeFeature
 
-Family = Literal["linear", "trees"]
+Family = Literal["linear", "sparse", "trees"]
+_BINS = 24  # of a number beside text: all columns 0 or 1, as the words are
 _KNOTS = 5  # bends of a linear model's piecewise effect, at inner quantiles
 _RARE = 5  # rows; a category with fewer is served as unseen
 _MAX_CATEGORIES = 2_000
@@ -38,7 +39,8 @@ def plan(
     """Text features have no columns here. `target`: orders the many values of a category for trees; None: by frequency.
 
     Linear: numbers limited to their 0.1 % and 99.9 % quantiles, so that one absurd amount does not decide, filled with
-    the median and bent at quantiles; one column per category. Trees: numbers as they are.
+    the median and bent at quantiles; one column per category. Sparse: numbers in quantile bins.
+    Trees: numbers as they are.
     """
     made: list[Column] = []
     for (name, feature), values in zip(features.items(), arrays, strict=True):
@@ -48,10 +50,16 @@ def plan(
             case FeatureType.CATEGORY:
                 made.append(_category(name, values, family, target))
             case FeatureType.BOOLEAN:
-                fill = _median(values) if family == "linear" else None
-                made.append(Column(name, "number", fill=fill, null=family == "linear" and bool(np.isnan(values).any())))
+                fill = None if family == "trees" else _median(values)
+                made.append(Column(name, "number", fill=fill, null=family != "trees" and bool(np.isnan(values).any())))
             case FeatureType.NUMBER | FeatureType.INTEGER:
-                made.append(_number(name, values) if family == "linear" else Column(name, "number"))
+                match family:
+                    case "linear":
+                        made.append(_number(name, values))
+                    case "sparse":
+                        made.append(_bins(name, values))
+                    case "trees":
+                        made.append(Column(name, "number"))
     return tuple(made)
 
 
@@ -69,10 +77,16 @@ def _number(name: str, values: NDArray[np.float64]) -> Column:
     )
 
 
+def _bins(name: str, values: NDArray[np.float64]) -> Column:
+    known = values[~np.isnan(values)]
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, _BINS + 1)[1:-1])) if len(known) else np.array([])
+    return Column(name, "bins", knots=tuple(edges.tolist()), null=len(known) < len(values))
+
+
 def _category(name: str, values: NDArray[Any], family: Family, target: NDArray[np.float64] | None) -> Column:
     null = any(value is None for value in values.tolist())
     known = _frequent(values)
-    if family == "linear" or len(known) <= _MAX_ONEHOT:
+    if family != "trees" or len(known) <= _MAX_ONEHOT:
         return Column(name, "onehot", values=known, null=null)
     if target is not None:
         known = tuple(sorted(known, key=_means(values, target).__getitem__))

@@ -67,10 +67,10 @@ def fit_text(
     seed: int,
     threads: int,
 ) -> Fitted:
-    """One-hot categories, bent numbers and TF-IDF side by side. `strength`: inverse regularisation per row."""
+    """One-hot categories, binned numbers and TF-IDF side by side. `strength`: inverse regularisation per row."""
     from sklearn.linear_model import Ridge, SGDClassifier
 
-    columns = encoding.plan(features, arrays, "linear", None)
+    columns = encoding.plan(features, arrays, "sparse", None)
     encoder = _encoder(features, arrays, columns)
     tabular, mean, scale = _sparse(encoder, arrays)
     parts, blocks, vocabularies = [tabular], list[Any](), list[textfit.Vocabulary]()
@@ -91,7 +91,7 @@ def fit_text(
         model = SGDClassifier(
             loss="log_loss",
             alpha=1 / (strength * len(target)),
-            max_iter=int(np.clip(400_000 // max(len(target), 1), 8, 20)),
+            max_iter=int(np.clip(400_000 // max(len(target), 1), 8, 12)),
             tol=None,  # pyright: ignore[reportArgumentType]  # documented: no early stop
             average=True,
             random_state=seed,

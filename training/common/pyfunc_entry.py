@@ -18,8 +18,7 @@ class NativeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow is
     def load_context(self, context: Any) -> None:
         self._model = native.load(Path(context.artifacts["native"]))
 
-    # mlflow derives a signature from annotations and complains of those it does not know; the logged one is meant.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
         return pd.DataFrame(frames.answers(self._model, model_input))
 
 
