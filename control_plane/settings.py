@@ -7,7 +7,7 @@ as aliases of ours, which win.
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -67,7 +67,16 @@ class _Registry(_Process):
     )
 
 
-class ApiSettings(_Store, _Registry):
+class _Gates(_Process):
+    auto_promote_threshold: float = Field(  # the metric's minimum where model.yaml names none
+        0.85, validation_alias=_alias("auto_promote_threshold", "AUTO_PROMOTE_THRESHOLD")
+    )
+    performance_degradation_threshold: float = Field(  # how much worse than Production, where model.yaml says nothing
+        0.05, validation_alias=_alias("performance_degradation_threshold", "PERFORMANCE_DEGRADATION_THRESHOLD")
+    )
+
+
+class ApiSettings(_Store, _Registry, _Gates):
     """The admin API. It needs Postgres to start and MLflow for artifacts' details only."""
 
     api_host: str = "127.0.0.1"  # address the API listens on
@@ -77,22 +86,18 @@ class ApiSettings(_Store, _Registry):
     warm_s: float = 600.0  # how long a version that lost its traffic stays warm beyond the bake
     max_body_bytes: int = 1_048_576  # of one request; larger ones are refused
     mlflow_webhook_secret: SecretStr | None = None  # signs MLflow's webhooks; None: they need a key like anyone
-    auto_promote_threshold: float = Field(  # the metric's minimum where model.yaml names none
-        0.85, validation_alias=_alias("auto_promote_threshold", "AUTO_PROMOTE_THRESHOLD")
-    )
     drift_threshold: float = Field(  # practical threshold (PSI) where model.yaml names none
         0.1, validation_alias=_alias("drift_threshold", "DRIFT_THRESHOLD")
     )
-    performance_degradation_threshold: float = Field(  # how much worse than Production, where model.yaml says nothing
-        0.05, validation_alias=_alias("performance_degradation_threshold", "PERFORMANCE_DEGRADATION_THRESHOLD")
-    )
 
 
-class ReconcilerSettings(_Store, _Bus, _Registry):
+class ReconcilerSettings(_Store, _Bus, _Registry, _Gates):
     """The reconciler: MLflow, deployments and snapshots follow Postgres."""
 
-    deployer: str = "local"  # what runs the model servers
+    deployer: Literal["local"] = "local"  # what runs the model servers
     registry_poll_s: float = 2.0  # how often MLflow is looked at
+    mlflow_webhook_url: str | None = None  # our /webhooks/mlflow as MLflow reaches it, https; None: polling alone
+    mlflow_webhook_secret: SecretStr | None = None  # given to MLflow, which signs its calls with it
     lease_s: float = 5.0  # a leader not heard of for longer is replaced
     router_live_s: float = 5.0
     warm_s: float = 600.0  # how long a version that lost its traffic stays warm beyond the bake

@@ -83,7 +83,9 @@ class Queue:
 @asynccontextmanager
 async def opened(dsn: str, carry_out: Callable[[UUID], Awaitable[None]]) -> AsyncGenerator[Queue]:
     """The queue in the database `dsn` (as SQLAlchemy takes it) leads to; `carry_out` is what `work` does with a job."""
-    connector = procrastinate.PsycopgConnector(conninfo=_plain(dsn), kwargs={"options": _SEARCH_PATH}, min_size=1)
+    connector = procrastinate.PsycopgConnector(
+        conninfo=_plain(dsn), kwargs={"options": _SEARCH_PATH}, min_size=1, max_size=3
+    )
     app = procrastinate.App(connector=connector)
 
     @app.task(name=_TASK)

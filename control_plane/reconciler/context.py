@@ -16,6 +16,7 @@ from control_plane.adapters.store import lease
 from control_plane.adapters.store.lease import Lease
 from control_plane.domain.audit import Actor
 from control_plane.services.cutover import Cause
+from control_plane.services.evidence import Defaults
 from control_plane.services.promotion import Policy
 from control_plane.settings import ReconcilerSettings
 
@@ -57,4 +58,6 @@ class Context:
 
     @property
     def policy(self) -> Policy:
-        return Policy(warm=self.warm)
+        """The same gates as the API's: it is told here what would be asked there."""
+        settings = self.settings
+        return Policy(Defaults(settings.auto_promote_threshold, settings.performance_degradation_threshold), self.warm)

@@ -34,6 +34,12 @@ _SETTLE_S = 20.0  # a version of our own pipeline gets its tags within that time
 _DECLARED = (f"{domain.NATIVE_FOLDER}/model.yaml", "model.yaml", "artifacts/model.yaml", "extra_files/model.yaml")
 _EVIDENCE = (f"{domain.NATIVE_FOLDER}/evidence.json", "evidence.json", "artifacts/evidence.json")
 _MLFLOW = Actor("mlflow")
+_EVENTS = (
+    ("MODEL_VERSION", "CREATED"),
+    ("MODEL_VERSION_ALIAS", "CREATED"),
+    ("MODEL_VERSION_ALIAS", "DELETED"),
+    ("MODEL_VERSION_TAG", "SET"),
+)
 
 log = structlog.get_logger()
 
@@ -44,6 +50,7 @@ class Memory:
 
     read: dict[str, tuple[int, float]] = field(default_factory=dict[str, tuple[int, float]])  # (updated_ms, monotonic)
     told: set[str] = field(default_factory=set[str])  # problems logged once
+    hooked: bool = False  # MLflow has been asked for a webhook
     digesting: asyncio.Task[None] | None = None  # may take as long as a download: nothing else waits for it
 
     async def aclose(self) -> None:
@@ -62,6 +69,7 @@ class Listing:
 
 async def look(context: Context, memory: Memory) -> Listing:
     models = await context.registry.models()
+    await _hook(context, memory)
     async with context.looking() as session:
         known = await discovered.known(session)
     read: dict[str, tuple[RegisteredVersion, ...]] = {}
@@ -286,6 +294,18 @@ async def _digests(context: Context, memory: Memory) -> None:
                 trigger="mlflow",
                 after={"version": row.version, "digest": digest, "digest_from": "discovery"},
             )
+
+
+async def _hook(context: Context, memory: Memory) -> None:
+    """Have MLflow tell us at once what the next poll would; where it cannot, polling is enough."""
+    url, secret = context.settings.mlflow_webhook_url, context.settings.mlflow_webhook_secret
+    if memory.hooked or url is None or secret is None:
+        return
+    try:
+        await context.registry.ensure_webhook("control-plane", url, secret=secret.get_secret_value(), events=_EVENTS)
+    except (InvalidInput, NotFound) as exc:
+        _once(memory, f"no webhook: {exc.detail}")
+    memory.hooked = True
 
 
 async def _refuse(context: Context, memory: Memory, model: RegisteredModel, problem: str) -> None:

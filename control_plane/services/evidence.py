@@ -46,7 +46,7 @@ def candidate(row: ModelVersionRow) -> Candidate:
         stage=Stage(row.stage),
         digest=row.digest,
         deleted=row.deleted_at is not None,
-        config_problems=problems,
+        config_problems=(*problems, *_noted(row)),
         needs=_required(parsed) if parsed else None,
         metric=metric,
         value=_number(measured.get("value")),
@@ -125,6 +125,12 @@ def _same_rows(production: ModelVersionRow, challenger: ModelVersionRow) -> tupl
     same = same and all(ours.get(key) == theirs.get(key) for key in ("name", "holdout_rows"))
     values = _number(ours.get("value")), _number(theirs.get("value"))
     return values if same and None not in values else None
+
+
+def _noted(row: ModelVersionRow) -> tuple[str, ...]:
+    """What discovery could not make out of the artifact: no signature, a model.yaml that cannot be used, ..."""
+    found = row.evidence.get("config_problems")
+    return tuple(map(str, cast("list[object]", found))) if isinstance(found, list) else ()
 
 
 def _required(parsed: ModelConfig) -> dict[str, str]:

@@ -71,7 +71,7 @@ class World:
             records = await audit.page(session, before=None, limit=50, object=f"model:{model}")
             return [record["action"] for record, _ in records]
 
-    async def until(self, what: str, look: Callable[[], bool], within: float = 30) -> None:
+    async def until(self, what: str, look: Callable[[], bool], within: float = 60) -> None:
         async def met() -> bool:
             return look()
 
