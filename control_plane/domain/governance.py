@@ -68,7 +68,7 @@ class Grant:
 
     role: Role
     models: tuple[str, ...]
-    scopes: tuple[str, ...] = ()  # of the key; empty: whatever the role allows, but no pin
+    scopes: tuple[str, ...] = ()  # of the key; empty: whatever the role allows
 
 
 def covers(patterns: Sequence[str], model: str) -> bool:
@@ -91,5 +91,6 @@ def refusal(grant: Grant, action: Action, model: str | None = None) -> str | Non
 
 
 def may_pin(grant: Grant) -> bool:
-    """Whether the data plane lets this key choose the version that answers."""
-    return refusal(grant, Action.PREDICT) is None and Scope.PIN in grant.scopes
+    """Whether the data plane lets this key choose the version that answers: one with the scope, or an operator's."""
+    pins = Scope.PIN in grant.scopes if grant.scopes else Action.PROMOTE in MAY[grant.role]
+    return pins and refusal(grant, Action.PREDICT) is None

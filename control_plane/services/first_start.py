@@ -28,7 +28,7 @@ class First:
 FIRST: Mapping[str, First] = {  # file name -> whose
     "admin": First("admin", Role.ADMIN),
     "approver": First("approver", Role.APPROVER),
-    "predictor": First("product-service", Role.PREDICTOR, (Scope.PREDICT, Scope.PIN)),
+    "predictor": First("product-service", Role.PREDICTOR, (Scope.PREDICT,)),
 }
 
 

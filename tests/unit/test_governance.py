@@ -50,6 +50,9 @@ def test_a_key_with_scopes_can_do_nothing_else_whatever_its_role() -> None:
 
 
 def test_choosing_the_version_takes_its_own_scope() -> None:
-    assert not may_pin(Grant(Role.ADMIN, ("*",)))
+    assert may_pin(Grant(Role.OPERATOR, ("*",)))
+    assert not may_pin(Grant(Role.OPERATOR, ("*",), (Scope.PREDICT,)))
+    assert not may_pin(Grant(Role.PREDICTOR, ("*",)))
+    assert not may_pin(Grant(Role.PREDICTOR, ("*",), (Scope.PREDICT,)))
     assert may_pin(Grant(Role.PREDICTOR, ("*",), (Scope.PREDICT, Scope.PIN)))
     assert not may_pin(Grant(Role.VIEWER, ("*",), (Scope.PIN,)))
