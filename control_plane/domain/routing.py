@@ -192,13 +192,22 @@ class Acknowledgement:
 
 
 def may_retire(
-    revision: int, routers: Sequence[Acknowledgement], *, epoch: int, drained_s: float, live_s: float, silence_s: float
+    target: str,
+    revision: int,
+    routers: Sequence[Acknowledgement],
+    *,
+    epoch: int,
+    drained_s: float,
+    live_s: float,
+    silence_s: float,
 ) -> bool:
-    """Whether servers that are in no snapshot since `revision` may be stopped.
+    """Whether the servers of `target`, which is in no snapshot since `revision`, may be stopped.
 
-    Every live router must have applied that snapshot. With no live router at all nobody says so: then after
-    `silence_s`, since routers that cannot report may well go on answering.
+    Every live router must have applied that snapshot, and none may be pinned to the target. With no live router at all
+    nobody says so: then after `silence_s`, since routers that cannot report may well go on answering.
     """
+    if any(target in router.pins for router in routers):
+        return False
     live = [router for router in routers if router.age_s <= live_s]
     if not live:
         return drained_s >= silence_s

@@ -211,6 +211,7 @@ async def _retire(
         for router in routers
     ]
     gone = routing.may_retire(
+        str(row.id),
         row.retired_revision,
         said,
         epoch=facts.epoch,

@@ -162,7 +162,7 @@ def test_a_shadow_takes_copies_and_no_weight() -> None:
 
 def test_servers_are_stopped_only_after_every_live_router_has_let_go() -> None:
     def may(*routers: Acknowledgement, drained_s: float = 10.0) -> bool:
-        return may_retire(7, routers, epoch=2, drained_s=drained_s, live_s=5.0, silence_s=60.0)
+        return may_retire("d1", 7, routers, epoch=2, drained_s=drained_s, live_s=5.0, silence_s=60.0)
 
     done, behind, old_epoch = Acknowledgement(2, 7, 1.0), Acknowledgement(2, 6, 1.0), Acknowledgement(1, 9, 1.0)
     dead = Acknowledgement(2, 1, 5.1)
@@ -172,6 +172,7 @@ def test_servers_are_stopped_only_after_every_live_router_has_let_go() -> None:
     assert not may(done, old_epoch)
     assert not may(dead)  # nobody says it is safe
     assert may(dead, drained_s=60.0)
+    assert not may(done, Acknowledgement(2, 7, 900.0, frozenset({"d1"})), drained_s=900.0)  # pinned by hand
 
 
 @given(st.tuples(st.integers(1, 3), st.integers(0, 9)), st.lists(st.tuples(st.integers(1, 3), st.integers(0, 9))))
