@@ -41,7 +41,7 @@ from control_plane.telemetry import mark_ready
 LEASE = "reconciler"
 _LOOK_S = 1.0
 _REST_S = 0.05  # between two looks of one resource, however often it is woken
-_LONGEST_S = 15.0  # between two looks of a resource that keeps failing
+_LONGEST_S = 5.0  # between two looks of a resource that keeps failing
 _STALLED_MS = 4_000  # a transaction idle for longer is ended: it would hold the lease row of a stopped leader
 
 log = structlog.get_logger()
