@@ -194,16 +194,16 @@ def _staked(state: State, day: Day, usual: Baseline, season: int, settings: Sett
 
 
 def _read(scores: Scores, log_stakes: Floats, days: int, settings: Settings) -> Evidence:
-    per_score = special.logsumexp(log_stakes, axis=(1, 2)) - math.log(2 * len(_EXCESSES))
-    grouped: dict[str, list[int]] = {}
-    for i, (feature, _) in enumerate(scores.names):
-        grouped.setdefault(feature, []).append(i)
-    weighted = per_score + scores.log_weights
-    features = {f: float(special.logsumexp(weighted[at])) for f, at in grouped.items()}
-    if not features:
+    if not scores.names:
         raise ValueError("no feature to look at")
+    per_score = np.logaddexp.reduce(log_stakes.reshape(len(log_stakes), -1), axis=1) - math.log(2 * len(_EXCESSES))
+    weighted = per_score + scores.log_weights
+    owners = [feature for feature, _ in scores.names]
+    starts = [i for i, owner in enumerate(owners) if i == 0 or owner != owners[i - 1]]  # a feature's scores adjoin
+    per_feature = np.logaddexp.reduceat(weighted, starts)
+    log_e = float(np.logaddexp.reduce(per_feature)) - math.log(len(starts))
+    features = {owners[start]: float(e) for start, e in zip(starts, per_feature, strict=True)}
     ordered = dict(sorted(features.items(), key=lambda item: -item[1]))
-    log_e = float(special.logsumexp(list(ordered.values()))) - math.log(len(ordered))
     alarm = log_e >= -math.log(settings.alpha)
     strongest = scores.names[int(np.argmax(weighted))]
     found = "drift" if alarm else "no drift shown"
