@@ -1,12 +1,13 @@
 """`mlcp retrain | jobs`: work the worker does in the background."""
 
+import json
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from control_plane.cli import connect
-from control_plane.cli.console import Commands, Json, Limit, Model, Reason, ago, show, table
+from control_plane.cli.console import Commands, Json, Limit, Model, Reason, ago, say, show, table
 from control_plane.errors import ControlPlaneError
 
 if TYPE_CHECKING:
@@ -86,16 +87,28 @@ def cancel(job: JobId, reason: Reason, as_json: Json = False) -> None:
 
 
 def _print_logs(cp: "ControlPlane", job: str, follow: bool) -> None:
-    offset = 0
+    offset, part = 0, ""
     while True:
         piece = cp.job_logs(job, offset=offset)
-        if piece.text:
-            typer.echo(piece.text, nl=False)
-        elif piece.complete or not follow:
-            return
-        else:
+        *lines, part = (part + piece.text).split("\n")
+        for line in lines:
+            say(_in_words(line))
+        if not piece.text:
+            if piece.complete or not follow:
+                break
             time.sleep(0.5)
         offset = piece.next
+    if part:
+        say(_in_words(part))
+
+
+def _in_words(line: str) -> str:
+    """A line of progress as `62%  what is being done`, any other line as it is."""
+    try:
+        event = json.loads(line)
+        return f"{event['fraction']:4.0%}  {event['detail']}"
+    except (ValueError, TypeError, KeyError):
+        return line
 
 
 def _described(job: "JobView") -> list[str]:

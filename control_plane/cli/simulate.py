@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from control_plane.sdk import AsyncPredictionClient, Prediction
 
-_IN_FLIGHT = 256  # requests at once; beyond it the sender waits and says so
+_IN_FLIGHT = 256  # requests at once; beyond it the sender waits
+_LATE_S = 0.1
 _OUTCOMES_AT_ONCE = 200
 
 
@@ -31,7 +32,7 @@ class Tally:
     """What came of the traffic so far. Latencies in ms, as the client saw them."""
 
     sent: int = 0
-    late: int = 0  # sent after their time, since too many were under way
+    late: int = 0  # sent over `_LATE_S` after their time: this client, or what it asks, cannot keep up
     latencies: list[float] = field(default_factory=list[float])
     versions: Counter[str] = field(default_factory=Counter[str])
     failures: Counter[str] = field(default_factory=Counter[str])  # by slug
@@ -115,8 +116,8 @@ async def _send_all(model: str, rows: list[dict[str, Any]], rate: float, *, outc
             for number, row in enumerate(rows):
                 due = tally.began + number / rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-                tally.late += room.locked()
                 await room.acquire()
+                tally.late += time.monotonic() - due > _LATE_S
                 sending.create_task(_send(ml, model, row, tally, waiting if outcomes else None, room))
                 if len(waiting) >= _OUTCOMES_AT_ONCE:
                     sending.create_task(_report(ml, model, waiting[:], tally))
@@ -180,5 +181,5 @@ def _rendered(model: str, tally: Tally) -> "list[RenderableType]":
         ("latency ms", latency if answered else None),
     ]
     rows += [("outcomes", tally.outcomes)] if tally.outcomes else []
-    rows += [("late", f"{tally.late}: more than {_IN_FLIGHT} under way")] if tally.late else []
+    rows += [("late", f"{tally.late} requests, by more than {_LATE_S:g} s")] if tally.late else []
     return [table(["=", model], rows)]

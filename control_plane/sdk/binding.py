@@ -62,9 +62,12 @@ def adapter(build: Callable[..., Any]) -> "TypeAdapter[Any]":
     """Made on first use: pydantic and the answers are imported while the server is already at work."""
     from pydantic import TypeAdapter
 
-    from control_plane.sdk import answers
+    try:
+        returned = get_type_hints(build)["return"]
+    except NameError:  # an admin call: its answers are not imported with it
+        from control_plane.sdk import answers
 
-    returned = get_type_hints(build, localns=vars(answers))["return"]
+        returned = get_type_hints(build, localns=vars(answers))["return"]
     return TypeAdapter(get_args(returned)[0])
 
 

@@ -226,12 +226,13 @@ def test_retraining_waits_for_the_job_and_fails_with_it(server: Answering, mlcp:
 
 def test_the_log_of_a_job_is_followed_to_its_end(server: Answering, mlcp: Run) -> None:
     server.ok("GET", f"{API}/jobs", views.page(job()))
-    server.ok("GET", f"{API}/jobs/{ROLLOUT}/logs", {"text": "one\n", "next": 4, "complete": False})
-    server.ok("GET", f"{API}/jobs/{ROLLOUT}/logs", {"text": "two\n", "next": 8, "complete": True})
+    told = json.dumps({"event": "fitting", "detail": "fitting 3 candidates", "fraction": 0.2})
+    server.ok("GET", f"{API}/jobs/{ROLLOUT}/logs", {"text": told[:9], "next": 4, "complete": False})
+    server.ok("GET", f"{API}/jobs/{ROLLOUT}/logs", {"text": f"{told[9:]}\ntwo", "next": 8, "complete": True})
     server.ok("GET", f"{API}/jobs/{ROLLOUT}/logs", {"text": "", "next": 8, "complete": True})
     server.ok("POST", f"{API}/jobs/{ROLLOUT}/cancel", job(state="cancelled"))
     assert ROLLOUT in mlcp("jobs", "list").stdout
-    assert mlcp("jobs", "logs", ROLLOUT, "-f").stdout == "one\ntwo\n"
+    assert mlcp("jobs", "logs", ROLLOUT, "-f").stdout == " 20%  fitting 3 candidates\ntwo\n"
     assert [asked.query.get("offset") for asked in server.asked[1:]] == ["0", "4", "8"]
     assert "cancelled" in mlcp("jobs", "cancel", ROLLOUT, "--reason", "r").stdout
 
