@@ -1,8 +1,11 @@
 """One real stack for all end-to-end tests; they use different models so that none depends on another's state."""
 
+import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -11,6 +14,12 @@ from tests.support.stack import Stack
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
+    """A stack of its own; or, while one works on a test, the running one whose MLCP_HOME is in MLCP_TEST_STACK."""
+    if given := os.environ.get("MLCP_TEST_STACK"):
+        urls = json.loads((Path(given) / "run" / "status.json").read_text())["urls"]
+        named = {"API": "api", "ROUTER": "predict", "MLFLOW": "mlflow"}
+        yield Stack(Path(given), {name: urlsplit(urls[key]).port or 80 for name, key in named.items()})
+        return
     # A short folder: the path of a unix socket has room for about 100 bytes.
     with tempfile.TemporaryDirectory(prefix="mlcp-e2e-", ignore_cleanup_errors=True) as folder:
         stack = Stack(Path(folder) / "var")
