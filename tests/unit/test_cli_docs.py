@@ -83,9 +83,7 @@ class TestBlocks:
 
     def test_blocks_share_one_shell_and_a_failure_names_its_block(self, tmp_path: Path) -> None:
         page = tmp_path / "page.md"
-        page.write_text(
-            "```bash\nWHO=world\n```\n```bash\necho hello $WHO\n```\n```python\nprint('of', 'old')\n```\n"
-        )
+        page.write_text("```bash\nWHO=world\n```\n```bash\necho hello $WHO\n```\n```python\nprint('of', 'old')\n```\n")
         said = run(blocks(page), cwd=tmp_path, env={}, replaced={"old": "new"})
         assert [line for line in said.splitlines() if not line.startswith("---")] == ["hello world", "of new"]
         page.write_text("```bash\necho fine\n```\n```bash\nfalse\n```\n")
