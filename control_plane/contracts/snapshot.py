@@ -26,7 +26,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     protocol: Literal["native", "oip"] = "native"
     remote_name: str | None = None  # oip: the model's name on that server
     features: tuple[str, ...] = ()
-    # What /ml/{model}/example, docs and openapi.json are made of; null: nothing. A union with None cannot hold an object.
+    # What /ml/{model}/example, docs and openapi.json are made of; null: nothing. A union with None holds no object.
     schema: msgspec.Raw = msgspec.Raw(b"null")
 
 
