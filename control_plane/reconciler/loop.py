@@ -40,7 +40,8 @@ from control_plane.telemetry import mark_ready
 
 LEASE = "reconciler"
 _LOOK_S = 1.0
-_REST_S = 0.05  # between two looks of one resource, however often it is woken
+_YIELD_S = 0.1  # what does not route waits that long when woken: all of it shares one processor with what does
+_REST_S = 0.02  # between two looks of one resource, however often it is woken
 _LONGEST_S = 5.0  # between two looks of a resource that keeps failing
 _STALLED_MS = 4_000  # a transaction idle for longer is ended: it would hold the lease row of a stopped leader
 
@@ -94,22 +95,27 @@ async def _lead(context: Context, wake: Wake, ttl: timedelta) -> None:
     published, deployments = reconcile_snapshot.Memory(), reconcile_deployments.Memory()
     routers, registered, mirrored = reconcile_routers.Memory(), reconcile_registry.Memory(), reconcile_aliases.Memory()
 
+    async def routing() -> None:
+        try:
+            await reconcile_rollouts.look(context)
+        finally:  # what is to be routed is published whatever keeps a rollout from moving
+            await reconcile_snapshot.look(context, published)
+
     async def registry_side() -> None:
         listing = await reconcile_registry.look(context, registered)
         await reconcile_aliases.look(context, mirrored, listing)
 
-    looks: dict[str, tuple[float, Callable[[], Awaitable[None]]]] = {
-        "snapshot": (_LOOK_S, lambda: reconcile_snapshot.look(context, published)),
-        "rollouts": (_LOOK_S, lambda: reconcile_rollouts.look(context)),
-        "deployments": (_LOOK_S, lambda: reconcile_deployments.look(context, deployments)),
-        "routers": (_LOOK_S, lambda: reconcile_routers.look(context, routers)),
-        "registry": (context.settings.registry_poll_s, registry_side),
+    looks: dict[str, tuple[float, float, Callable[[], Awaitable[None]]]] = {
+        "routing": (_LOOK_S, 0.0, routing),
+        "deployments": (_LOOK_S, _YIELD_S, lambda: reconcile_deployments.look(context, deployments)),
+        "routers": (_LOOK_S, _YIELD_S, lambda: reconcile_routers.look(context, routers)),
+        "registry": (context.settings.registry_poll_s, _YIELD_S, registry_side),
     }
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_renew(context, ttl), name="lease")
-            for name, (period_s, look) in looks.items():
-                group.create_task(_repeat(name, look, wake.bell(), period_s), name=name)
+            for name, (period_s, yield_s, look) in looks.items():
+                group.create_task(_repeat(name, look, wake.bell(), period_s, yield_s), name=name)
     finally:
         wake.forget()
         await deployments.aclose()
@@ -130,7 +136,9 @@ async def _renew(context: Context, ttl: timedelta) -> None:
                 raise LeaseLost("The database did not answer for as long as the lease lasts.") from exc
 
 
-async def _repeat(name: str, look: Callable[[], Awaitable[None]], bell: asyncio.Event, period_s: float) -> None:
+async def _repeat(
+    name: str, look: Callable[[], Awaitable[None]], bell: asyncio.Event, period_s: float, yield_s: float
+) -> None:
     failures = 0
     while True:
         bell.clear()
@@ -148,6 +156,7 @@ async def _repeat(name: str, look: Callable[[], Awaitable[None]], bell: asyncio.
         try:
             async with asyncio.timeout(max(period_s - rest_s, 0)):
                 await bell.wait()
+            await asyncio.sleep(yield_s)
         except TimeoutError:
             pass
 

@@ -137,9 +137,20 @@ async def test_nothing_changed_is_not_published_again(world: World) -> None:
 async def test_a_reconciler_killed_at_any_moment_leaves_nothing_half_done(world: World) -> None:
     await add_versions(world.sessions, "m", "1", "2", home=world.home)
     entry = await world.promote("m", "1")
-    for lifetime_s in (1.6, 2.0, 2.4, 2.8):  # it takes about that long to start and lead
+
+    async def leads() -> bool:
+        return "leading" in world.log.read_text()
+
+    async def wishes() -> bool:
+        return any((world.home / "run" / "wanted").glob("*.json"))
+
+    async def sees(state: str) -> bool:
+        async with world.sessions() as session:
+            return str(await session.scalar(text("SELECT state FROM deployments"))) == state
+
+    for moment in (leads, wishes, lambda: sees("ready")):
         with reconciler(world.env, world.log) as child:
-            await asyncio.sleep(lifetime_s)
+            await eventually(moment, within=60, what="the moment to die", every=0.001)
             os.kill(child.pid, signal.SIGKILL)
         async with world.sessions.begin() as session:
             await session.execute(text("UPDATE leases SET expires_at = clock_timestamp()"))  # spares the wait
@@ -253,11 +264,8 @@ async def test_routers_that_know_more_than_a_restored_database_get_a_higher_epoc
         await world.until_answering("m", "1")
         async with world.sessions.begin() as session:  # as after a restore: what was published since is forgotten
             await session.execute(text("DELETE FROM snapshots WHERE revision > 1"))
-            await session.execute(
-                text(
-                    'INSERT INTO installation ("only", id, epoch, created_at) VALUES (true, gen_random_uuid(), 1, now())'
-                )
-            )
+            facts = "(true, gen_random_uuid(), 1, now())"
+            await session.execute(text(f'INSERT INTO installation ("only", id, epoch, created_at) VALUES {facts}'))
 
         async def epoch() -> bool:
             return world.router["epoch"] == 2
