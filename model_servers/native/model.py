@@ -46,6 +46,7 @@ class Model:
     def __init__(self, manifest: Manifest, scorer: Scorer) -> None:
         self.manifest = manifest
         self._scorer = scorer
+        self._nothing = np.empty((0, manifest.outputs))
         calibration = manifest.calibration
         self._x = np.array(calibration.x if calibration else (), dtype=np.float64)
         self._y = np.array(calibration.y if calibration else (), dtype=np.float64)
@@ -56,7 +57,7 @@ class Model:
         Returns (n,) calibrated probability of the positive class (binary), (n, k) (multiclass), (n,) value
         (regression). Never NaN for finite input; unseen categories and unknown words count as nothing.
         """
-        return self._finish(self._scorer.rows(rows))
+        return self._finish(self._scorer.rows(rows) if rows else self._nothing)
 
     def predict_columns(self, columns: Columns) -> _Floats:
         """The same from whole columns, in slices of bounded memory."""
@@ -65,7 +66,7 @@ class Model:
             self._finish(self._scorer.columns([column[at : at + _BATCH] for column in columns]))
             for at in range(0, size, _BATCH)
         ]
-        return np.concatenate(parts) if parts else self._finish(np.empty((0, self.manifest.outputs)))
+        return np.concatenate(parts) if parts else self._finish(self._nothing)
 
     def contributions(self, rows: Sequence[Row]) -> Contributions:
         """Why the rows score what they score; for a multiclass problem, why each row's most probable class."""

@@ -190,4 +190,7 @@ def _array_interface(matrix: NDArray[Any]) -> bytes:
 
 def _copied(out: Any, shape: list[int]) -> _Floats:
     """xgboost's buffer is overwritten by this thread's next call."""
-    return np.ctypeslib.as_array(out, shape=tuple(shape)).astype(np.float64)
+    copy = np.empty(shape, dtype=np.float32)
+    if copy.size:
+        ctypes.memmove(copy.ctypes.data, out, copy.nbytes)
+    return copy.astype(np.float64)

@@ -47,10 +47,10 @@ def by_time(
     delay = delay_s * _SECOND
     start = _moment(test_from) if test_from is not None else _newest(times[usable], test_share)
     holdout = usable[times[usable] >= start]
-    train = usable[times[usable] + delay <= start]
+    train = usable[(times[usable] < start) & (times[usable] + delay <= start)]
     turn = _newest(times[train], VALIDATION_SHARE)
     validation = train[times[train] >= turn]
-    fit = train[times[train] + delay <= turn]
+    fit = train[(times[train] < turn) & (times[train] + delay <= turn)]
     parts = Parts(fit, validation, train, holdout, start)
     _refuse_empty(parts, f"with labels known after {delay_s} s")
     return parts

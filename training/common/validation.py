@@ -70,10 +70,12 @@ def check(frame: pd.DataFrame, config: ModelConfig, *, now: datetime) -> list[Fi
     if found:
         return found
     arrays: dict[str, NDArray[Any]] = {}
+    mistyped: dict[str, NDArray[np.bool_]] = {}
     for name, feature in config.features.items():
-        arrays[name], strange = data.convert(frame[name], feature.type)
-        found += _typed(name, frame[name], strange, feature.type, hide=feature.pii)
-    found += _schema(arrays, frame, config)
+        arrays[name], mistyped[name] = data.convert(frame[name], feature.type)
+        found += _typed(name, frame[name], mistyped[name], feature.type, hide=feature.pii)
+    found += _schema(arrays, mistyped, config)
+    found += _repeated(frame, config)
     found += _times(frame, config, now)
     found += _target(frame, config)
     if not found:
@@ -81,27 +83,37 @@ def check(frame: pd.DataFrame, config: ModelConfig, *, now: datetime) -> list[Fi
     return found
 
 
-def _schema(arrays: Mapping[str, NDArray[Any]], frame: pd.DataFrame, config: ModelConfig) -> list[Finding]:
+def _schema(
+    arrays: Mapping[str, NDArray[Any]], mistyped: Mapping[str, NDArray[np.bool_]], config: ModelConfig
+) -> list[Finding]:
     import pandera.pandas as pa
     from pandera.errors import SchemaErrors
 
-    checked = {
+    columns = {
         name: pa.Column(None, _checks(feature, pa), nullable=feature.nullable)
         for name, feature in config.features.items()
     }
-    table = pd.DataFrame(dict(arrays))
-    unique = list(dict.fromkeys(filter(None, (config.id,)))) if config.id else []
-    keys = [*([unique] if unique else []), *([list(config.training.unique)] if config.training.unique else [])]
     try:
-        pa.DataFrameSchema(checked).validate(table, lazy=True)
-        found: list[Finding] = []
+        pa.DataFrameSchema(columns).validate(pd.DataFrame(dict(arrays)), lazy=True)
     except SchemaErrors as exc:
-        found = _findings(exc.failure_cases, config)
-    for columns in {tuple(key) for key in keys}:
+        cases = exc.failure_cases
+        named = [  # what is no value of the type was named as such, and is null only since
+            not mistyped[str(column)][int(index)] for column, index in zip(cases["column"], cases["index"], strict=True)
+        ]
+        return _findings(cases[named], config)
+    return []
+
+
+def _repeated(frame: pd.DataFrame, config: ModelConfig) -> list[Finding]:
+    keys: set[tuple[str, ...]] = {(config.id,)} if config.id else set()
+    if config.training.unique:
+        keys.add(config.training.unique)
+    found: list[Finding] = []
+    for columns in sorted(keys):
         repeated = frame.duplicated(list(columns), keep="first").to_numpy()
         if repeated.any():
-            name = ", ".join(columns)
-            found.append(_finding(name, "duplicate", "identifies a row, but the same value comes again", repeated))
+            said = "identifies a row, but the same value comes again"
+            found.append(_finding(", ".join(columns), "duplicate", said, repeated))
     return found
 
 
