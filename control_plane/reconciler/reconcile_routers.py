@@ -17,6 +17,9 @@ from control_plane.errors import BusUnavailable
 from control_plane.reconciler.context import Context
 
 _FORGOTTEN_S = 3_600.0  # a router silent for so long is taken out of Redis and of the table
+_ACTIONS = {"pin": "router.pinned", "release": "router.released"}  # entry of a host's journal -> audit action
+_RECENT = 1_000  # audit rows an entry is looked for in; hosts report their newest 50
+_NO_REASON = "No reason was given."
 log = structlog.get_logger()
 
 
@@ -44,6 +47,7 @@ async def look(context: Context, memory: Memory) -> None:
         elif now - at > _FORGOTTEN_S:
             await bus.forget_router(context.redis, router_id)
         memory.at[router_id] = at
+    await _catch_up(context, fresh)
     async with context.looking() as session:
         before = await _pinned(session)
         live = {router.router_id for router in await routers.live(session, _live(context))}
@@ -65,6 +69,42 @@ async def look(context: Context, memory: Memory) -> None:
         await _audit(context, before, pins)
 
 
+async def _catch_up(context: Context, fresh: Mapping[str, Mapping[str, object]]) -> None:
+    """Audit what routers' hosts wrote down while nobody could: pins and releases in their own order, once each."""
+    told: dict[tuple[str, str, str], Mapping[str, Any]] = {}
+    for report in fresh.values():
+        for entry in cast("list[object]", report.get("journal") or []):
+            found = _object(entry)
+            told[_key(found)] = found
+    if not told:
+        return
+    async with context.looking() as session:
+        audited = {
+            _key(_object(record.get("evidence")))
+            for record in await audit.recent_of(session, tuple(_ACTIONS.values()), _RECENT)
+        }
+    for key in sorted(told.keys() - audited, key=lambda key: key[2]):
+        entry = told[key]
+        if (action := _ACTIONS.get(key[1])) is None:
+            continue
+        pin = {name: value for name, value in entry.items() if name != "action"}
+        async with context.leading() as session:
+            await audit.append(
+                session,
+                action,
+                actor=Actor(str(entry.get("person") or "unknown")),
+                object=f"model:{key[0]}",
+                trigger="router",
+                after=pin if key[1] == "pin" else None,
+                reasons=[str(entry.get("reason") or _NO_REASON)],
+                evidence=entry,
+            )
+
+
+def _key(entry: Mapping[str, Any]) -> tuple[str, str, str]:
+    return str(entry.get("model")), str(entry.get("action")), str(entry.get("at"))
+
+
 def _live(context: Context) -> timedelta:
     return timedelta(seconds=context.settings.router_live_s)
 
@@ -83,7 +123,7 @@ def _merged(reported: list[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
 async def _pinned(session: AsyncSession) -> dict[str, Mapping[str, Any]]:
     """Pins in force as the audit chain tells it: what is in it once is never written again."""
     newest: dict[str, Mapping[str, Any]] = {}
-    for record in await audit.newest_of(session, ("router.pinned", "router.released")):
+    for record in await audit.newest_of(session, tuple(_ACTIONS.values())):
         if record["action"] == "router.pinned":
             newest[str(record["object"]).removeprefix("model:")] = _object(record.get("after"))
     return newest
@@ -106,7 +146,7 @@ async def _audit(
                 trigger="router",
                 before=was,
                 after=now,
-                reasons=[str((now or was or {}).get("reason") or "No reason was given.")],
+                reasons=[str((now or was or {}).get("reason") or _NO_REASON)],
             )
 
 

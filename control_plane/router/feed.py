@@ -20,7 +20,7 @@ from control_plane.adapters import bus
 from control_plane.contracts import snapshot
 from control_plane.errors import BusUnavailable
 from control_plane.router import upstream
-from control_plane.router.pins import Folder
+from control_plane.router.pins import Folder, journal
 from control_plane.router.routes import Known, Routes, build
 from control_plane.router.upstream import Pool
 
@@ -138,7 +138,7 @@ class Feed:
         report = {"epoch": epoch, "revision": revision, "pins": pins, "rejected": self._rejected, "at": time.time()}
         self._changed.clear()
         try:
-            await bus.report_router(self._redis, self._id, report)
+            await bus.report_router(self._redis, self._id, report | {"journal": journal(self._path.parent)})
         except BusUnavailable:
             head = upstream.request_head("POST", f"/api/v1/routers/{self._id}", headers=self._headers)
             await upstream.fetch(self._api, head, msgspec.json.encode(report), seconds=POLL_S)

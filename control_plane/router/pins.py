@@ -6,10 +6,13 @@ snapshots: until released, nothing overwrites them.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 import structlog
 
+JOURNAL: Final = 50  # newest entries that are reported
+_TAIL: Final = 64 * 1024  # bytes read from the journal's end
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -44,6 +47,27 @@ class Folder:
         self._seen = seen
         before, self.pins = self.pins, {pin.model: pin for path in sorted(seen) if (pin := _read(path)) is not None}
         return self.pins != before
+
+
+def journal(folder: Path) -> list[dict[str, Any]]:
+    """What was pinned and released on this host, oldest first, the newest entries only; `mlcp router` writes it.
+
+    Reported until audited: a pin that came and went while nobody could audit it is told of afterwards.
+    """
+    try:
+        with (folder / "pins.ndjson").open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _TAIL))
+            lines = file.read().splitlines()[1 if size > _TAIL else 0 :]
+    except OSError:
+        return []
+    entries: list[dict[str, Any]] = []
+    for line in lines[-JOURNAL:]:
+        try:
+            entries.append(msgspec.json.decode(line, type=dict[str, Any]))
+        except msgspec.MsgspecError:  # a torn line
+            continue
+    return entries
 
 
 def _read(path: Path) -> Pin | None:

@@ -129,3 +129,9 @@ async def newest_of(session: AsyncSession, actions: Sequence[str]) -> list[dict[
     newest = select(func.max(AuditRow.seq)).where(AuditRow.action.in_(actions)).group_by(AuditRow.object)
     rows = await session.scalars(select(AuditRow.payload).where(AuditRow.seq.in_(newest)).order_by(AuditRow.seq))
     return [json.loads(payload) for payload in rows]
+
+
+async def recent_of(session: AsyncSession, actions: Sequence[str], limit: int) -> list[dict[str, Any]]:
+    """The newest `limit` records with one of these actions, parsed, newest first."""
+    query = select(AuditRow.payload).where(AuditRow.action.in_(actions)).order_by(AuditRow.seq.desc()).limit(limit)
+    return [json.loads(payload) for payload in await session.scalars(query)]
