@@ -8,8 +8,11 @@ from tests.support.stack import ROOT, Stack
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial/first-release.md"])
-def test_the_commands_of_the_page_run_as_written(stack: Stack, page: str) -> None:
+@pytest.mark.parametrize(
+    ("page", "proof"),
+    [("README.md", '"prediction_id"'), ("docs/tutorial/first-release.md", "each follows the one before it")],
+)
+def test_the_commands_of_the_page_run_as_written(stack: Stack, page: str, proof: str) -> None:
     addresses = {"127.0.0.1:8080": "ROUTER", "127.0.0.1:8000": "API", "127.0.0.1:5000": "MLFLOW"}
     printed = readme.run(
         readme.blocks(ROOT / page),
@@ -17,4 +20,4 @@ def test_the_commands_of_the_page_run_as_written(stack: Stack, page: str) -> Non
         env=stack.env,
         replaced={shown: f"127.0.0.1:{stack.ports[name]}" for shown, name in addresses.items()},
     )
-    assert "prediction_id" in printed
+    assert proof in printed
