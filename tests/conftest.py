@@ -30,8 +30,25 @@ from tests.support.processes import free_port, running, wait_until
 if TYPE_CHECKING:  # the API is imported by the tests that start it, not by every unit test
     from tests.support.api import Api
 
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
 hypothesis_settings.register_profile("mlcp", deadline=None)  # a loaded machine is no failure
 hypothesis_settings.load_profile("mlcp")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Public data sets are no part of the project: where they are not beside it, their tests are not asked for."""
+    if REAL_DATA.is_dir():
+        return
+    absent = [item for item in items if item.get_closest_marker("real_data")]
+    if absent:
+        config.hook.pytest_deselected(items=absent)
+        items[:] = [item for item in items if item not in absent]
+
+
+@pytest.fixture
+def real_data() -> Path:
+    return REAL_DATA
 
 
 @pytest.fixture(autouse=True, scope="session")

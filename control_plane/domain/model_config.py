@@ -179,6 +179,7 @@ class Training(_Declared):
     test_share: float = 0.3  # of rows, or the newest rows where `time` is declared
     test_from: str | None = None  # ISO date: the hold-out starts here instead
     train_from: str | None = None  # ISO date: older rows only warm up the features
+    warm_up_days: int = 0  # rows of the first days of a file only warm up the features
     rows: int = 20_000
     slower_model_margin: float = 0.01  # in the metric's unit: what a slower kind must gain to win
     half_life_days: float | None = None  # a training row of this age weighs half a new one; None: all weigh the same

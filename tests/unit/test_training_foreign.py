@@ -1,12 +1,16 @@
 """Data of another company is one model.yaml and a file: no Python."""
 
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from prometheus_client import CollectorRegistry, multiprocess
 
 from control_plane.errors import InvalidConfig, InvalidData, NotFound
 from model_servers import native
@@ -168,23 +172,31 @@ def test_a_model_yaml_that_cannot_be_trained_says_everything_at_once(tmp_path: P
     assert "forest cannot read text" in reasons
 
 
-def test_bad_data_is_refused_with_a_report_a_metric_and_an_exit_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_data_is_refused_with_a_report_a_metric_and_an_exit_code(tmp_path: Path) -> None:
     frame = loans(400)
     frame.loc[3, "employed"] = "sometimes"
     declared(tmp_path, LOANS, frame)
-    monkeypatch.setenv("MLCP_MODELS", str(tmp_path))
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "home" / "run" / "metrics"))
-    argv = ["train", "loans", "--data", str(tmp_path / "rows.csv"), "--home", str(tmp_path / "home"), "--json"]
-    assert cli.main(argv) == 4
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    home = tmp_path / "home"
+    argv = ["train", "loans", "--data", str(tmp_path / "rows.csv"), "--home", str(home), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "training", *argv],
+        env=os.environ | {"MLCP_MODELS": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 4
+    assert "employed: has values that are no boolean" in done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
     assert said["event"] == "failed"
     assert said["type"] == "invalid-data"
     report = json.loads(Path(said["report"]).read_text())
     wanted = Finding("employed", "type", "has values that are no boolean", 1, ("row 3: 'sometimes'",))
     assert report["findings"] == [json.loads(json.dumps(wanted.to_json()))]
     assert report["rows"] == 400
+
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry, path=str(home / "run" / "metrics"))
+    assert registry.get_sample_value("model_training_data_refused_total", {"model_name": "loans"}) == 1
 
 
 @pytest.mark.parametrize(

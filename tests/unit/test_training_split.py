@@ -33,6 +33,8 @@ def test_dates_of_model_yaml_decide_where_they_are_given() -> None:
     parts = split.by_time(
         times, np.ones(300, bool), delay_s=0, test_share=0.9, test_from="1970-09-01", train_from="1970-02-01"
     )
+    warm = split.by_time(times, np.ones(300, bool), delay_s=0, test_share=0.3, warm_up_days=60)
+    assert min(warm.train.min(), warm.fit.min()) == 60
     assert parts.holdout.min() == 243
     assert parts.train.min() == 31
     assert parts.train.max() == 242

@@ -16,7 +16,7 @@ from model_servers.native.manifest import Kind
 from training.common import linear, trees
 from training.common.artifact import Fitted
 
-_STRENGTHS: Mapping[str, tuple[float, ...]] = {"logistic": (1.0, 0.05), "tfidf_linear": (10.0, 2.0)}
+_STRENGTHS: Mapping[str, tuple[float, ...]] = {"logistic": (1.0, 0.05), "tfidf_linear": (25.0, 6.0)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,7 @@ def prepare(source: Source, raw: pd.DataFrame, *, now: datetime, seed: int) -> P
             test_share=plan.test_share,
             test_from=plan.test_from,
             train_from=plan.train_from,
+            warm_up_days=plan.warm_up_days,
         )
     else:
         parts = split.at_random(read.known, units, test_share=plan.test_share, rng=np.random.default_rng(seed))

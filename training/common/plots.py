@@ -168,7 +168,9 @@ def _one_against_rest(label: Floats, prediction: Floats, classes: Sequence[str],
 
 def _calibration(label: Floats, probability: Floats, title: str, bins: int = 12) -> bytes:
     order = np.argsort(probability, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
+    expected = np.cumsum(probability[order])  # bins of equally many expected events: rare ones are not all in the last
+    places = np.searchsorted(expected, expected[-1] * np.arange(1, bins) / bins) if len(order) else []
+    parts = [part for part in np.split(order, places) if len(part)]
     said = np.array([probability[part].mean() for part in parts])
     happened = np.array([label[part].mean() for part in parts])
     spread = np.array([np.sqrt(max(label[part].mean() * (1 - label[part].mean()), 1e-9) / len(part)) for part in parts])

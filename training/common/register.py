@@ -120,6 +120,7 @@ class Registry:
                     info.model_uri,
                     run_id=run_id,
                     model_id=info.model_id,
+                    await_creation_for=0,  # nothing waits for an approval on a server of ours
                     tags={
                         RUNTIME: "native",
                         DIGEST: sha,

@@ -36,14 +36,18 @@ def by_time(
     test_share: float,
     test_from: str | None = None,
     train_from: str | None = None,
+    warm_up_days: int = 0,
 ) -> Parts:
     """Newest rows judge. A row is learnt from only if its label was known, `delay_s` after its event, at that moment.
 
-    Rows of one instant are never divided. `times` in microseconds; `test_from`, `train_from` ISO dates.
+    Rows of one instant are never divided. `times` in microseconds; `test_from`, `train_from` ISO dates. Rows before
+    `train_from`, or of the first `warm_up_days`, are in no part.
     """
     usable = np.flatnonzero(known)
     if train_from is not None:
         usable = usable[times[usable] >= _moment(train_from)]
+    if warm_up_days:
+        usable = usable[times[usable] >= times.min(initial=2**62) + warm_up_days * 86_400 * _SECOND]
     delay = delay_s * _SECOND
     start = _moment(test_from) if test_from is not None else _newest(times[usable], test_share)
     holdout = usable[times[usable] >= start]

@@ -15,20 +15,22 @@ def refused(config: ModelConfig, home: Path) -> None:
     _use(home)
     from prometheus_client import Counter
 
-    Counter(REFUSED, "Trainings refused because of their data", ["model_name"]).labels(config.name).inc()
+    counter = Counter(REFUSED, "Trainings refused because of their data", ["model_name"], registry=None)
+    counter.labels(config.name).inc()
 
 
 def trained(config: ModelConfig, home: Path, *, experiment_id: str, kind: str, seconds: float) -> None:
+    """`seconds`: from validated rows to a judged version."""
     _use(home)
     from prometheus_client import Histogram
 
-    help_text = "From validated rows to a registered version"
-    Histogram(DURATION, help_text, ["model_type", "experiment_id"], buckets=_BUCKETS).labels(
-        kind, experiment_id
-    ).observe(seconds)
+    labels = ["model_type", "experiment_id"]
+    histogram = Histogram(DURATION, "From validated rows to a judged version", labels, buckets=_BUCKETS, registry=None)
+    histogram.labels(kind, experiment_id).observe(seconds)
 
 
 def _use(home: Path) -> None:
-    """prometheus_client reads the variable when it is imported, so this comes before it."""
+    """prometheus_client reads the variable when it is imported, so this comes before it. Nothing is scraped from this
+    process: its files are, by whoever exposes the folder."""
     folder = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(home / "run" / "metrics")))
     folder.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,7 @@ def fit_forest(
     """
     import xgboost
 
-    trees = max(20, 120 // outputs)
+    trees = max(20, 80 // outputs)
     params: dict[str, Any] = {
         "objective": _XGB_OBJECTIVE[problem],
         "max_depth": 12,

@@ -10,14 +10,14 @@ import pandas as pd
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-DAYS = 90
+DAYS = 120
 START = np.datetime64("2026-01-01T00:00:00", "s")
 _DAY = 86_400
 _TERMINALS_EACH = 12  # within a customer's reach
 
 
 def simulate(rows: int, rng: Generator, *, scenario: str = "stable") -> pd.DataFrame:
-    """`rows` payments over 90 days in time order.
+    """`rows` payments over 120 days in time order.
 
     stable   the world the model is trained on
     drifted  a third more spent per payment, and more of it at night: inputs move, what fraud looks like does not
