@@ -6,6 +6,7 @@ which the tests hold it to; written for one text at a time, where a sparse matri
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ def ngrams(text: str, block: TextBlock) -> list[str]:
 
 
 class TextScorer:
-    """Adds one text feature's share to the margins: sum of tf-idf x weight over the text's known n-grams."""
+    """Adds one text feature's share to the margins: sum of tf-idf x weight over the text's known n-grams, length 1."""
 
     def __init__(
         self, block: TextBlock, vocabulary: Mapping[str, int], idf: NDArray[Any], weights: NDArray[Any]
@@ -46,22 +47,32 @@ class TextScorer:
         """`idf`: (v,). `weights`: (v, outputs). Rows are numbered by `vocabulary`."""
         self._block = block
         self._vocabulary = vocabulary
-        self._idf = idf.astype(np.float64).tolist()
-        self._weights = np.ascontiguousarray(weights, dtype=np.float32)
+        self._squares: NDArray[np.float64] = idf.astype(np.float64) ** 2
+        self._weights: NDArray[np.float32] = np.ascontiguousarray(weights * idf[:, None], dtype=np.float32)
 
     def add(self, texts: Sequence[object], margins: NDArray[np.float64]) -> None:
         """Null and texts without a known n-gram add nothing."""
-        get, idf, weights = self._vocabulary.get, self._idf, self._weights
+        get, block = self._vocabulary.get, self._block
+        found: list[int] = []  # numbers of known n-grams, text after text
+        rows: list[int] = []
+        starts: list[int] = []
+        repeated: list[tuple[int, Counter[int]]] = []  # texts that have an n-gram twice
         for row, text in enumerate(texts):
             if text is None:
                 continue
-            counts: dict[int, float] = {}
-            for gram in ngrams(str(text), self._block):
-                index = get(gram)
-                if index is not None:
-                    counts[index] = counts.get(index, 0.0) + idf[index]  # tf x idf, one occurrence at a time
-            if counts:
-                values = list(counts.values())
-                norm = math.sqrt(math.fsum(value * value for value in values))
-                share = np.array(values, dtype=np.float64) @ weights[list(counts)]
-                margins[row] += share / norm
+            known = [index for gram in ngrams(str(text), block) if (index := get(gram)) is not None]
+            if not known:
+                continue
+            if len(set(known)) < len(known):
+                repeated.append((len(rows), Counter(known)))
+            rows.append(row)
+            starts.append(len(found))
+            found += known
+        if not rows:
+            return
+        which = np.array(found, dtype=np.int64)
+        shares = np.add.reduceat(self._weights[which], starts, axis=0, dtype=np.float64)
+        lengths = np.add.reduceat(self._squares[which], starts)
+        for at, counts in repeated:  # (2 x idf) squared is not twice idf squared
+            lengths[at] = math.fsum(count * count * self._squares[index] for index, count in counts.items())
+        margins[rows] += shares / np.sqrt(lengths)[:, None]
