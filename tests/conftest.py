@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import httpx
+import prometheus_client.values
 import pytest
 import redis as redis_client
 import structlog
@@ -63,6 +64,17 @@ def _plain_logs() -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+
+
+@pytest.fixture(autouse=True)
+def _metrics_of_its_own() -> Iterator[None]:
+    """Where a test's metrics go is the concern of that test, not of the processes later ones start."""
+    kind, folder = prometheus_client.values.ValueClass, os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    yield
+    prometheus_client.values.ValueClass = kind
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    if folder is not None:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ from control_plane.contracts.snapshot import KeyGrant, ModelRoute, Snapshot, Tar
 from control_plane.domain import governance, routing
 from control_plane.domain.routing import Release, Route, Server, Share
 from control_plane.domain.stages import Stage
+from control_plane.errors import BusUnavailable
 from control_plane.reconciler.context import CAUSE, Context
 from control_plane.reconciler.reconcile_deployments import unit_of
 
@@ -57,11 +58,14 @@ async def look(context: Context, memory: Memory) -> None:
     )
     content_hash = sha256(wire.encode(content)).digest()
     published = (newest.epoch, newest.revision) if newest else (0, 0)
+    changed = newest is None or newest.content_hash != content_hash
+    if changed:  # its number may be one that routers know already, and no report of theirs has reached the database yet
+        seen.append(await _in_redis(context))
     restored = routing.position_after_restore(published, seen)
     draining = [row.id for row in facts.deployments if row.state == "draining" and row.retired_revision is None]
     document = newest.document if newest else None
     epoch, revision = published
-    if newest is None or newest.content_hash != content_hash or restored is not None:
+    if changed or restored is not None:
         epoch, revision = max(facts.epoch, published[0], restored or 0), published[1] + 1
         document = wire.encode(
             msgspec.structs.replace(content, epoch=epoch, revision=revision, created_at=_rfc3339(datetime.now(UTC)))
@@ -102,6 +106,16 @@ async def _save(
                 after={"epoch": epoch, "revision": revision},
                 reasons=["Routers have applied a snapshot newer than any in this database: it was restored."],
             )
+
+
+async def _in_redis(context: Context) -> tuple[int, int]:
+    """(epoch, revision) of the snapshot routers find there; (0, 0) if they find none."""
+    try:
+        document = await bus.snapshot(context.redis)
+        found = wire.decode(document) if document is not None else None
+    except (BusUnavailable, ValueError):
+        return (0, 0)
+    return (found.epoch, found.revision) if found else (0, 0)
 
 
 async def _publish(context: Context, memory: Memory, document: bytes, epoch: int, revision: int) -> None:

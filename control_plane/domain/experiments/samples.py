@@ -73,8 +73,9 @@ class Pair:
     c: float = 0.0  # sum of products of deviations
 
     def __post_init__(self) -> None:
-        bound = math.sqrt(self.y.m2 * self.x.m2)
-        if self.y.count != self.x.count or not abs(self.c) <= bound * (1 + 1e-9) + 1e-300:
+        left, right = math.sqrt(self.y.m2), math.sqrt(self.x.m2)
+        lost = 1e-150 * (1 + left + right)  # squares of deviations below 1e-154 vanish, their products with others do not
+        if self.y.count != self.x.count or not abs(self.c) <= left * right * (1 + 1e-9) + lost:
             raise ValueError(f"not the statistic of finite pairs: {self}")
 
     @classmethod
