@@ -45,7 +45,7 @@ class Share:
 @dataclass(frozen=True, slots=True)
 class Arm:
     variant: Variant
-    weight: int  # buckets, above 0
+    weight: int  # buckets; 0 for a stable that answers nobody but is there to fall back on
     target: str  # a server's id
 
 
@@ -130,8 +130,8 @@ def _arms(facts: Facts, servers: dict[str, Server]) -> tuple[tuple[Arm, ...], st
         arms: list[Arm] = []
         for part in canary_slices(weight):
             version = release.candidate if part.key == "candidate" else facts.production
-            arms.append(_arm(part.key, part.weight, servers[version or ""].id if part.weight else ""))
-        return _positive(arms), release.id, (release.id, release.state.step)
+            arms.append(_arm(part.key, part.weight, servers[version or ""].id if version in servers else ""))
+        return _useful(arms), release.id, (release.id, release.state.step)
     if release and rollouts.is_cut_over(release.state):
         return (Arm("stable", BUCKETS, production.id),), release.id, (release.id, None)
     arms = [
@@ -140,7 +140,7 @@ def _arms(facts: Facts, servers: dict[str, Server]) -> tuple[tuple[Arm, ...], st
         if share.version != facts.production and share.version in servers
     ]
     rest = BUCKETS - sum(arm.weight for arm in arms)
-    return _positive([*arms, Arm("stable", rest, production.id)]), facts.salt, (None, None)
+    return _useful([*arms, Arm("stable", rest, production.id)]), facts.salt, (None, None)
 
 
 def _is_split(state: Rollout) -> bool:
@@ -177,8 +177,9 @@ def _arm(key: str, weight: int, target: str) -> Arm:
     return Arm(variants[key], weight, target)
 
 
-def _positive(arms: Sequence[Arm]) -> tuple[Arm, ...]:
-    return tuple(arm for arm in arms if arm.weight)
+def _useful(arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    """Without the arms that answer nobody, but with stable: requests fall back on it."""
+    return tuple(arm for arm in arms if arm.weight or arm.variant == "stable")
 
 
 @dataclass(frozen=True, slots=True)

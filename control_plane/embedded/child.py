@@ -89,7 +89,8 @@ class Child:
                 return
             log.warning("%s ended (%s); next start in %.1f s", self.spec.name, self.last_exit, delay)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await self._stop.wait()
             delay = min(2 * delay, LONGEST_DELAY_S)
             self.restarts += 1
         self._now(State.STOPPED)

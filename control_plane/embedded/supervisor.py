@@ -125,7 +125,8 @@ class Supervisor:
     async def _report(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), _STATUS_EVERY_S)
+                async with asyncio.timeout(_STATUS_EVERY_S):
+                    await self._changed.wait()
             self._changed.clear()
             self._write()
             await asyncio.sleep(_STATUS_PAUSE_S)

@@ -86,7 +86,8 @@ async def _round(redis: Redis, sources: list[Source], most: int) -> tuple[int, b
 
 async def _pause(stopping: asyncio.Event, seconds: float) -> None:
     try:
-        await asyncio.wait_for(stopping.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stopping.wait()
     except TimeoutError:
         return
 

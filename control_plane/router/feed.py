@@ -143,7 +143,8 @@ class Feed:
             head = upstream.request_head("POST", f"/api/v1/routers/{self._id}", headers=self._headers)
             await upstream.fetch(self._api, head, msgspec.json.encode(report), seconds=POLL_S)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), POLL_S)
+            async with asyncio.timeout(POLL_S):
+                await self._changed.wait()
 
     async def _watch_pins(self) -> None:
         await asyncio.sleep(PINS_S)

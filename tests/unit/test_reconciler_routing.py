@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -63,7 +64,7 @@ def given_by(route: Route, target: str) -> int:
 def test_arms_cover_the_traffic_or_there_are_none_and_every_target_is_listed(facts: Facts) -> None:
     made = route(facts)
     assert sum(arm.weight for arm in made.arms) in ({0} if not made.arms else {BUCKETS})
-    assert all(arm.weight > 0 for arm in made.arms)
+    assert all(arm.weight > 0 for arm in made.arms if arm.variant != "stable")
     assert {arm.target for arm in made.arms} | {target for target, _ in made.shadows} <= made.targets
     assert made.targets <= {server.id for server in facts.servers}
 
@@ -95,7 +96,7 @@ def test_a_ready_production_is_never_left_without_what_the_others_do_not_take(fa
     ready = {server.version for server in facts.servers if server.ready}
     assume(facts.production in ready)
     made = route(facts)
-    assert made.arms
+    assert [arm.target for arm in made.arms if arm.variant == "stable"] == [f"d{facts.production}"]  # to fall back on
     quiet = facts.release is None or Phase.PENDING in {facts.release.state.phase, facts.release.state.paused_from}
     if quiet and not facts.traffic:
         assert made.arms == (Arm("stable", BUCKETS, f"d{facts.production}"),)
@@ -105,6 +106,15 @@ def test_a_ready_production_is_never_left_without_what_the_others_do_not_take(fa
 def test_building_on_its_own_result_changes_nothing(facts: Facts) -> None:
     once = route(facts)
     assert route(replace(facts, last=once)) == once
+
+
+@pytest.mark.parametrize("weight", [100, 5_000, 6_000, BUCKETS])
+def test_stable_stays_there_to_fall_back_on_whatever_the_candidate_gets(weight: int) -> None:
+    state = Rollout(Plan(Strategy.CANARY, (Step(weight, timedelta(0)),), timedelta(60)), T0, Phase.PROGRESSING)
+    both = (Server("d1", "1", True), Server("d2", "2", True))
+    made = route(Facts("salt", "1", servers=both, release=Release("r-1", "2", "1", state)))
+    assert ("stable", "d1") in {(arm.variant, arm.target) for arm in made.arms}
+    assert given_by(made, "d2") == weight
 
 
 def owner(made: Route, unit: str) -> str:
