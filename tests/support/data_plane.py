@@ -138,8 +138,8 @@ def client(url: str, key: str = KEY) -> httpx.AsyncClient:
 
 def redis_argv(folder: Path) -> list[str]:
     """The command of a Redis of one's own, for tests that kill it."""
-    argv = [str(binaries.redis_server()), "--port", "0", "--unixsocket", f"{folder}/redis.sock", "--save", "", "--appendonly", "no"]
-    return [*argv, "--dir", str(folder)]
+    listening = ["--port", "0", "--unixsocket", f"{folder}/redis.sock"]
+    return [str(binaries.redis_server()), *listening, "--save", "", "--appendonly", "no", "--dir", str(folder)]
 
 
 def children(pid: int) -> list[int]:

@@ -74,7 +74,7 @@ class Pair:
 
     def __post_init__(self) -> None:
         left, right = math.sqrt(self.y.m2), math.sqrt(self.x.m2)
-        lost = 1e-150 * (1 + left + right)  # squares of deviations below 1e-154 vanish, their products with others do not
+        lost = 1e-150 * (1 + left + right)  # the square of a deviation below 1e-154 is 0, its product with another not
         if self.y.count != self.x.count or not abs(self.c) <= left * right * (1 + 1e-9) + lost:
             raise ValueError(f"not the statistic of finite pairs: {self}")
 
