@@ -38,7 +38,12 @@ hypothesis_settings.load_profile("mlcp")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Public data sets are no part of the project: where they are not beside it, their tests are not asked for."""
+    """Public data sets are no part of the project: where they are not beside it, their tests are not asked for.
+
+    Tests of one file run in one process, and so do all that share the running product: it is started once.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("e2e" if "e2e" in item.path.parts else item.path.stem))
     if REAL_DATA.is_dir():
         return
     absent = [item for item in items if item.get_closest_marker("real_data")]
