@@ -17,6 +17,7 @@ ControlPlaneError
 │   ├── InvalidConfig          a model.yaml that cannot be used
 │   └── InvalidData            training data the pipeline refuses; `findings` names column, rows and examples
 ├── TooLarge (413)
+├── RateLimited (429)          a key or a model has had its requests for now; Retry-After is set
 ├── Overloaded (503)           shed before latency collapses; Retry-After is set
 ├── DeadlineExceeded (504)
 └── Unavailable (503)          something we depend on does not answer
@@ -106,6 +107,10 @@ class InvalidData(InvalidInput):
 
 class TooLarge(ControlPlaneError):
     type, title, status = "too-large", "The body is larger than allowed", 413
+
+
+class RateLimited(ControlPlaneError):
+    type, title, status = "rate-limited", "Too many requests", 429
 
 
 class Overloaded(ControlPlaneError):

@@ -64,6 +64,7 @@ class Metric:
     TRAINING_DATA_REFUSED = "model_training_data_refused_total"  # [model_name]
     FALLBACKS = "model_fallbacks_total"  # [model_name, reason]
     SHED = "model_requests_shed_total"  # [model_name]
+    RATE_LIMITED = "model_requests_rate_limited_total"  # [model_name, limit]; limit: key, model
     UNLOGGED = "model_predictions_unlogged_total"  # [model_name]; answered with logged: false
     SPOOL_BYTES = "mlcp_spool_bytes"  # waiting on this host's disk
     DEAD_LETTERS = "mlcp_dead_letters_total"  # [process]; records set aside unread

@@ -26,6 +26,9 @@ SNAPSHOTS = "mlcp:snapshots"  # channel: "<epoch>:<revision>" of a document just
 ROUTERS = "mlcp:routers"  # hash: router id -> its last report, JSON
 RECORDS = "mlcp:records"  # stream of batches
 WATERMARKS = "mlcp:watermarks"  # hash: spool -> "<segment>:<offset>", all before it is in Postgres
+LIMIT_WORKERS = "mlcp:limits:workers"  # sorted set: router workers by when they traded last
+LIMIT_POOL = "mlcp:limits:pool"  # hash: limit -> tokens nobody uses now
+LIMIT_WANTS = "mlcp:limits:wants"  # hash: limit -> when somebody was short of it
 REWINDS = "mlcp:rewinds"  # hash: spool -> generation of a batch that could not be used, because one before it is lost
 
 
@@ -103,6 +106,75 @@ async def router_reports(redis: Redis) -> dict[str, dict[str, object]]:
     with _translated():
         found = cast(dict[bytes, bytes], await redis.hgetall(ROUTERS))
     return {name.decode(): msgspec.json.decode(report, type=dict[str, object]) for name, report in found.items()}
+
+
+# --- rate limits ---------------------------------------------------------------------------------------------------
+
+SILENT_S = 60.0  # a worker that has not traded for longer no longer has a share
+_TRADE = """
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1e6
+local newcomer = redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+local granted = {}
+for i = 3, #ARGV, 4 do
+  local limit, take = ARGV[i], tonumber(ARGV[i + 2])
+  local pool = math.min(tonumber(ARGV[i + 3]), (tonumber(redis.call('HGET', KEYS[2], limit)) or 0) + ARGV[i + 1])
+  local got = math.min(pool, take)
+  redis.call('HSET', KEYS[2], limit, string.format('%.9f', pool - got))
+  if take > 0 then redis.call('HSET', KEYS[3], limit, string.format('%.3f', now)) end
+  if got > 0 then table.insert(granted, limit); table.insert(granted, string.format('%.9f', got)) end
+end
+local wanted = {}
+local asked = redis.call('HGETALL', KEYS[3])
+for i = 1, #asked, 2 do
+  if now - asked[i + 1] < 3 then table.insert(wanted, asked[i])
+  else redis.call('HDEL', KEYS[3], asked[i]); redis.call('HDEL', KEYS[2], asked[i]) end
+end
+return {redis.call('ZCARD', KEYS[1]), newcomer, wanted, granted}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Tokens of one limit a worker gives to the pool, and how many it would take. `room`: what the pool may hold."""
+
+    limit: str
+    give: float
+    take: float
+    room: float
+
+
+@dataclass(frozen=True, slots=True)
+class Traded:
+    """`workers`: how many share the limits, this one included; `newcomer`: the others do not know of it yet."""
+
+    workers: int
+    newcomer: bool
+    wanted: frozenset[str]
+    granted: dict[str, float]
+
+
+async def trade(redis: Redis, worker: str, offers: Sequence[Offer]) -> Traded:
+    """Exchange tokens of rate limits with the other router workers, in one step. Tokens are moved, never made."""
+    values = [str(part) for o in offers for part in (o.limit, f"{o.give:.9f}", f"{o.take:.9f}", o.room)]
+    keys = (LIMIT_WORKERS, LIMIT_POOL, LIMIT_WANTS)
+    with _translated():
+        answer = await redis.eval(_TRADE, len(keys), *keys, worker, str(SILENT_S), *values)
+    workers, newcomer, wanted, granted = cast("tuple[int, int, list[bytes], list[bytes]]", answer)
+    pairs = zip(granted[::2], granted[1::2], strict=True)
+    return Traded(
+        workers,
+        bool(newcomer),
+        frozenset(limit.decode() for limit in wanted),
+        {limit.decode(): float(tokens) for limit, tokens in pairs},
+    )
+
+
+async def leave(redis: Redis, worker: str) -> None:
+    """Give up a worker's share of the limits."""
+    with _translated():
+        await redis.zrem(LIMIT_WORKERS, worker)
 
 
 # --- record stream ------------------------------------------------------------------------------------------------

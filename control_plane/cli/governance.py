@@ -74,13 +74,22 @@ def create(
     models: Annotated[list[str] | None, typer.Option("--models", help="Pattern of models; repeatable.")] = None,
     scopes: Annotated[list[str] | None, typer.Option("--scope", help="predict, predict:pin; repeatable.")] = None,
     days: Annotated[int | None, typer.Option("--days", help="Valid for so many days.", min=1)] = None,
+    rate_limit: Annotated[
+        float | None, typer.Option("--rate-limit", help="Predictions a second, over all models and routers.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """A new key. Its secret is shown this once."""
     expires = None if days is None else days * 86_400
     with connect.admin() as cp:
         made = cp.create_key(
-            person, role, models=models or ["*"], scopes=scopes or [], expires_in_s=expires, reason=reason
+            person,
+            role,
+            models=models or ["*"],
+            scopes=scopes or [],
+            expires_in_s=expires,
+            rate_limit_rps=rate_limit,
+            reason=reason,
         )
     show(made, as_json, f"Key {made.id}", f"of {made.person}, {made.role}; shown this once:", made.secret)
 

@@ -32,6 +32,7 @@ class KeySpec(Request):
     models: Annotated[list[Pattern], Field(min_length=1, max_length=50)] = ["*"]
     scopes: Annotated[list[Scope], Field(max_length=5)] = []
     expires_in_s: Annotated[int, Field(gt=0, le=10 * 366 * 86_400)] | None = None
+    rate_limit_rps: Annotated[float, Field(gt=0, le=1_000_000, examples=[100.0])] | None = None
     reason: Reason
 
 
@@ -46,6 +47,7 @@ class KeyView(View):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    rate_limit_rps: float | None = None  # predictions a second, of all models and routers together
 
 
 class KeyCreated(KeyView):

@@ -58,7 +58,7 @@ class ModelRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     deadline_ms: int = 500
     max_body_bytes: int = 1_048_576
     max_in_flight: int = 512  # of this model in one router worker; more are shed
-    rate_limit_rps: float | None = None
+    rate_limit_rps: float | None = None  # of all keys and routers together
     problem: str = "opaque"
 
 
@@ -69,6 +69,7 @@ class KeyGrant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     models: tuple[str, ...]  # fnmatch patterns
     pin: bool = False  # scope predict:pin
     expires_at: float | None = None  # Unix seconds
+    rate_limit_rps: float | None = None  # of all models and routers together
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

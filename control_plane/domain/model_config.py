@@ -159,6 +159,7 @@ class Serving(_Declared):
     batch: bool = True
     workers: int = 2
     endpoint: str | None = None  # an OIP v2 server of someone else, instead of one of ours
+    rate_limit_rps: float | None = None  # predictions a second of all callers together; more are refused with 429
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +242,8 @@ def problems(config: ModelConfig) -> list[str]:
         found.append("training.half_life_days: must be positive, and needs `time`")
     if config.slo.deadline_ms <= 0:
         found.append("slo.deadline_ms: must be positive")
+    if config.serving.rate_limit_rps is not None and config.serving.rate_limit_rps <= 0:
+        found.append("serving.rate_limit_rps: must be positive; leave it out for no limit")
     if not 1 <= config.serving.workers <= 64:
         found.append("serving.workers: must be within 1..64")
     return found

@@ -166,6 +166,7 @@ def _route(facts: Facts, model: ModelRow, last: ModelRoute | None) -> ModelRoute
     there = {target.version for target in targets.values()}
     aliases: dict[str, str | None] = {"production": model.production_version, "staging": _newest(staged)}
     slo = cast("Mapping[str, Any]", config.get("slo") or {})
+    serving = cast("Mapping[str, Any]", config.get("serving") or {})
     return ModelRoute(
         targets=targets,
         arms=tuple(wire.Arm(variant=arm.variant, weight=arm.weight, target=arm.target) for arm in made.arms),
@@ -177,6 +178,7 @@ def _route(facts: Facts, model: ModelRow, last: ModelRoute | None) -> ModelRoute
         previous=made.previous,
         unit=config.get("unit"),
         deadline_ms=int(slo.get("deadline_ms") or 500),
+        rate_limit_rps=serving.get("rate_limit_rps"),
         problem=str(config.get("problem") or "opaque"),
     )
 
@@ -229,6 +231,7 @@ def _grants(facts: Facts) -> dict[str, KeyGrant]:
                 models=tuple(principal.models),
                 pin=governance.may_pin(grant),
                 expires_at=key.expires_at.timestamp() if key.expires_at else None,
+                rate_limit_rps=key.rate_limit_rps,
             )
     return grants
 

@@ -7,6 +7,7 @@ from hashlib import sha256
 
 from control_plane.contracts.snapshot import KeyGrant
 from control_plane.errors import Forbidden, Unauthenticated
+from control_plane.router.limits import Bucket
 from control_plane.router.problems import Refused
 
 _CACHE = 4096  # tokens remembered, good and bad; forgotten together when full
@@ -15,9 +16,10 @@ _CACHE = 4096  # tokens remembered, good and bad; forgotten together when full
 class Grant:
     """What one key may do; which models it matches is worked out once each."""
 
-    __slots__ = ("_allowed", "_patterns", "expires_at", "key_id", "pin")
+    __slots__ = ("_allowed", "_patterns", "expires_at", "key_id", "limit", "pin")
 
-    def __init__(self, grant: KeyGrant) -> None:
+    def __init__(self, grant: KeyGrant, limit: Bucket | None) -> None:
+        self.limit = limit
         self.key_id, self.pin, self.expires_at = grant.key_id, grant.pin, grant.expires_at
         self._patterns = grant.models
         self._allowed: dict[str, bool] = {}
@@ -34,8 +36,9 @@ class Grant:
 class Keys:
     """The keys of one snapshot."""
 
-    def __init__(self, grants: Mapping[str, KeyGrant]) -> None:
-        self._grants = {digest: Grant(grant) for digest, grant in grants.items()}
+    def __init__(self, grants: Mapping[str, KeyGrant], limits: Mapping[str, Bucket]) -> None:
+        """`limits`: by the key's id; a key that is not there has none."""
+        self._grants = {digest: Grant(grant, limits.get(grant.key_id)) for digest, grant in grants.items()}
         self._seen: dict[bytes, Grant | None] = {}
 
     def grant(self, authorization: bytes | None, model: str) -> Grant:

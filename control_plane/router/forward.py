@@ -18,7 +18,7 @@ from control_plane.errors import (
     Overloaded,
     TargetUnavailable,
 )
-from control_plane.router import answers, shadows
+from control_plane.router import answers, limits, shadows
 from control_plane.router import body as bodies
 from control_plane.router.auth import Grant, Keys
 from control_plane.router.problems import Refused
@@ -68,9 +68,14 @@ def choose(route: Route, grant: Grant, version: str | int | None, unit: bytes | 
     """The arm of a request, and whether a version was pinned, by the request or by an operator.
 
     Raises:
-        Refused: 403 for a version without the scope, 404 for one that is not among the ready targets, 503 where
-            nothing is routed.
+        Refused: 429 beyond the rate limit of the key or the model, 403 for a version without the scope, 404 for one
+            that is not among the ready targets, 503 where nothing is routed.
     """
+    if grant.limit is not None or route.limit is not None:
+        full = limits.admit(grant.limit, route.limit)
+        if full is not None:
+            route.limited(full.id.partition(":")[0])
+            raise limits.refusal(full)
     if version is not None and version != "latest":
         if not grant.pin:
             raise Refused.of(Forbidden, "model_version needs a key with the scope predict:pin.")

@@ -18,6 +18,9 @@ class Meter:
             Metric.FALLBACKS, "Predictions answered by another version.", ("model_name", "reason")
         )
         self._shed = metrics.counter(Metric.SHED, "Requests refused before a server was asked.", ("model_name",))
+        self._limited = metrics.counter(
+            Metric.RATE_LIMITED, "Requests refused by the rate limit of a key or of a model.", ("model_name", "limit")
+        )
         self._unlogged = metrics.counter(
             Metric.UNLOGGED, "Predictions answered with logged: false; their records are lost.", ("model_name",)
         )
@@ -42,6 +45,10 @@ class Meter:
 
     def shed(self, model: str) -> None:
         self._shed.labels(model).inc()
+
+    def rate_limited(self, model: str, limit: str) -> None:
+        """`limit`: key or model."""
+        self._limited.labels(model, limit).inc()
 
     def unlogged(self, model: str) -> None:
         self._unlogged.labels(model).inc()

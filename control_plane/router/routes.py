@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from itertools import accumulate
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from control_plane.contracts import snapshot
 from control_plane.domain.assignment import BUCKETS
 from control_plane.router.auth import Keys
 from control_plane.router.breaker import Breaker
+from control_plane.router.limits import Bucket, Limits
 from control_plane.router.metrics import Meter
 from control_plane.router.pins import Pin
 from control_plane.router.upstream import Pool, request_head
@@ -71,6 +73,8 @@ class Route:
     unit_of: Callable[[bytes | msgspec.Raw], str | None] | None  # reads the unit from the features
     deadline_s: float
     load: Load
+    limit: Bucket | None
+    limited: Callable[[str], None]  # counts a request refused by a limit, "key" or "model"
     timings: Timings
 
     def every_arm(self) -> Iterator[Arm]:
@@ -93,6 +97,7 @@ class Known:
     """What a worker carries from one snapshot to the next."""
 
     meter: Meter
+    limits: Limits = field(default_factory=Limits)
     servers: dict[tuple[str, str], Server] = field(default_factory=dict[tuple[str, str], Server])  # by id and address
     loads: dict[str, Load] = field(default_factory=dict[str, Load])  # by model
     pinned: dict[str, snapshot.Target] = field(default_factory=dict[str, snapshot.Target])  # as last seen in a snapshot
@@ -131,7 +136,10 @@ def build(source: snapshot.Snapshot, pins: Mapping[str, Pin], known: Known) -> R
         if route is not None and pin.target in route.targets:
             known.pinned[pin.target] = route.targets[pin.target]
     models = {name: _route(name, route, source, pins.get(name), known) for name, route in source.models.items()}
-    routes = Routes(source.epoch, source.revision, models, Keys(source.keys))
+    limits = {g.key_id: known.limits.bucket(f"key:{g.key_id}", g.rate_limit_rps) for g in source.keys.values()}
+    keys = Keys(source.keys, {key_id: bucket for key_id, bucket in limits.items() if bucket is not None})
+    known.limits.keep_only({f"key:{key_id}" for key_id in limits} | {f"model:{name}" for name in models})
+    routes = Routes(source.epoch, source.revision, models, keys)
     known.keep_only(arm.target for route in models.values() for arm in route.every_arm())
     return routes
 
@@ -177,6 +185,8 @@ def _route(name: str, source: snapshot.ModelRoute, whole: snapshot.Snapshot, pin
         unit_of=_unit_reader(source.unit) if source.unit is not None else None,
         deadline_s=source.deadline_ms / 1000,
         load=known.loads.setdefault(name, Load()),
+        limit=known.limits.bucket(f"model:{name}", source.rate_limit_rps),
+        limited=partial(meter.rate_limited, name),
         timings=meter.latency(name),
     )
 

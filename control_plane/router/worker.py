@@ -17,6 +17,7 @@ from control_plane.router import ids
 from control_plane.router.app import App
 from control_plane.router.feed import Feed
 from control_plane.router.http import Connection, Listener
+from control_plane.router.limits import Limits, Trader
 from control_plane.router.metrics import Meter
 from control_plane.router.routes import Known
 from control_plane.router.spool import Spool
@@ -62,12 +63,15 @@ async def serve(
 
     redis = bus.connect(settings.redis_url)
     token = settings.router_token.get_secret_value() if settings.router_token else None
-    name, api, known = router_id(settings, slot), Pool(settings.api_url), Known(meter)
+    name, api = router_id(settings, slot), Pool(settings.api_url)
+    known = Known(meter, Limits(settings.router_workers))
+    trader = Trader(known.limits, redis, name, settings.home / "router" / "workers")
     feed = Feed(settings.home / "router", name, redis, api, known, app.apply, token)
     feed.load()
     server = await loop.create_server(lambda: Connection(listener), sock=listening)
     background = [
         loop.create_task(feed.run()),
+        loop.create_task(trader.run()),
         loop.create_task(_every(1.0, lambda: listener.expire(loop.time()))),
         loop.create_task(_every(FLUSH_S, meter.flush)),
     ]
@@ -85,6 +89,7 @@ async def serve(
     await outcomes.close()
     meter.flush()
     await feed.stop()
+    await trader.leave()
     for pool in (api, *(server.pool for server in known.servers.values())):
         await pool.end()
     await redis.aclose()

@@ -213,15 +213,20 @@ def create_key(
     models: Sequence[str] = ("*",),
     scopes: Sequence[str] = (),
     expires_in_s: int | None = None,
+    rate_limit_rps: float | None = None,
     key: str | None = None,
 ) -> Call[KeyCreated]:
-    """A new key for a person (or a product service) in a role. Its `secret` is shown this once."""
+    """A new key for a person (or a product service) in a role. Its `secret` is shown this once.
+
+    `rate_limit_rps`: predictions a second that it may ask for, of all models and routers together.
+    """
     spec = _body(
         person=person,
         role=role,
         models=list(models),
         scopes=list(scopes),
         expires_in_s=expires_in_s,
+        rate_limit_rps=rate_limit_rps,
         reason=reason,
     )
     return write("POST", "/keys", spec, key=key)

@@ -22,7 +22,7 @@ _BY_STATUS: dict[int, type[ControlPlaneError]] = {
     413: errors.TooLarge,
     422: errors.InvalidInput,
     428: errors.PreconditionRequired,
-    429: errors.Overloaded,
+    429: errors.RateLimited,
     502: errors.Unavailable,
     503: errors.Unavailable,
     504: errors.DeadlineExceeded,

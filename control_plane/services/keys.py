@@ -67,7 +67,16 @@ async def rotate(session: AsyncSession, key_id: UUID, reason: str, *, cause: Cau
     if not alive(old, now):
         raise Conflict(f"Key {key_id} is revoked or has expired; make a new one.", key=str(key_id))
     secret = new_secret()
-    fresh = await save(session, old.principal.id, secret, list(old.key.scopes), old.key.expires_at, now=now)
+    was = old.key
+    fresh = await save(
+        session,
+        old.principal.id,
+        secret,
+        list(was.scopes),
+        was.expires_at,
+        rate_limit_rps=was.rate_limit_rps,
+        now=now,
+    )
     await store.revoke(session, key_id, now=now)
     made = await store.load(session, fresh)
     await wake.notify(session, "keys")
@@ -107,16 +116,30 @@ async def _issue(
 ) -> tuple[Holder, str]:
     owner = await store.principal(session, spec.person, spec.role, list(spec.models), now=now)
     secret = new_secret()
-    key_id = await save(session, owner, secret, [scope.value for scope in spec.scopes], expires, now=now)
+    scopes = [scope.value for scope in spec.scopes]
+    key_id = await save(session, owner, secret, scopes, expires, rate_limit_rps=spec.rate_limit_rps, now=now)
     return await store.load(session, key_id), secret
 
 
 async def save(
-    session: AsyncSession, owner: UUID, secret: str, scopes: list[str], expires: datetime | None, *, now: datetime
+    session: AsyncSession,
+    owner: UUID,
+    secret: str,
+    scopes: list[str],
+    expires: datetime | None,
+    *,
+    rate_limit_rps: float | None = None,
+    now: datetime,
 ) -> UUID:
-    shown = secret[:_SHOWN]
     return await store.add(
-        session, owner, digest=digest(secret), prefix=shown, scopes=scopes, expires_at=expires, now=now
+        session,
+        owner,
+        digest=digest(secret),
+        prefix=secret[:_SHOWN],
+        scopes=scopes,
+        expires_at=expires,
+        rate_limit_rps=rate_limit_rps,
+        now=now,
     )
 
 
@@ -139,6 +162,6 @@ async def _tell(
 
 def _facts(holder: Holder) -> dict[str, Any]:
     key, principal = holder.key, holder.principal
-    own = ("id", "prefix", "scopes", "created_at", "expires_at", "revoked_at", "last_used_at")
+    own = ("id", "prefix", "scopes", "created_at", "expires_at", "revoked_at", "last_used_at", "rate_limit_rps")
     shown = {name: getattr(key, name) for name in own}
     return {**shown, "person": principal.person, "role": principal.role, "models": principal.models}

@@ -19,11 +19,13 @@ from control_plane.adapters import bus
 from control_plane.adapters.store import audit
 from control_plane.adapters.store import rollouts as store
 from control_plane.adapters.store.rollouts import Entry
+from control_plane.contracts.keys import KeySpec
 from control_plane.contracts.rollouts import PromoteSpec
 from control_plane.contracts.snapshot import decode
 from control_plane.domain.audit import Actor
+from control_plane.domain.governance import Role
 from control_plane.domain.rollouts import Phase
-from control_plane.services import promotion, rollback
+from control_plane.services import keys, promotion, rollback
 from control_plane.services.cutover import Cause
 from control_plane.services.promotion import Policy
 from tests.support.processes import eventually
@@ -112,6 +114,32 @@ async def test_a_promotion_goes_live_and_a_rollback_is_published_within_a_second
         assert (await rollout_of(world.sessions, back)).published_revision is not None
         async with world.sessions() as session:
             assert (await audit.verify(session)).first_bad is None
+
+
+async def test_rate_limits_of_keys_and_models_reach_the_routers(world: World) -> None:
+    await add_versions(world.sessions, "m", "1", home=world.home)
+    spec = KeySpec(person="checkout", role=Role.PREDICTOR, rate_limit_rps=12.5, reason="agreed")
+    async with world.sessions.begin() as session:
+        await session.execute(
+            text('UPDATE model_versions SET config = config || \'{"serving": {"rate_limit_rps": 40}}\'')
+        )
+        made = await keys.create(session, spec, cause=CAUSE, now=datetime.now(UTC))
+    async with world.sessions.begin() as session:
+        fresh = await keys.rotate(session, made.id, "lost", cause=CAUSE, now=datetime.now(UTC))
+    assert fresh.rate_limit_rps == made.rate_limit_rps == 12.5
+    with reconciler(world.env, world.log):
+        await world.promote("m", "1")
+        await world.until_answering("m", "1")
+        client = bus.connect(world.redis)
+
+        async def published() -> bool:
+            document = decode(await bus.snapshot(client) or b"")
+            return document.models["m"].rate_limit_rps == 40 and len(document.models["m"].arms) == 1
+
+        await eventually(published, within=10, what="the limit of the model in the snapshot")
+        grants = decode(await bus.snapshot(client) or b"").keys.values()
+        assert [grant.rate_limit_rps for grant in grants] == [12.5]
+        await client.aclose()
 
 
 async def test_nothing_changed_is_not_published_again(world: World) -> None:

@@ -114,7 +114,10 @@ async def test_traffic_keys_jobs_outcomes_and_the_audit(api: Api, key: str) -> N
         assert split.fixed
         assert {arm.version: arm.percent for arm in split.arms} == {"1": 90.0, "2": 10.0}
 
-        made = await cp.create_key("bob", "viewer", models=["fraud*"], expires_in_s=3_600, reason=WHY)
+        made = await cp.create_key("bob", "viewer", models=["fraud*"], expires_in_s=3_600, rate_limit_rps=5, reason=WHY)
+        assert made.rate_limit_rps == 5
+        with pytest.raises(errors.InvalidInput):
+            await cp.create_key("bob", "viewer", rate_limit_rps=0, reason=WHY)
         fresh = await cp.rotate_key(made.id, reason=WHY)
         assert fresh.secret != made.secret
         assert (await cp.revoke_key(fresh.id, reason=WHY)).revoked_at is not None

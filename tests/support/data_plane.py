@@ -38,13 +38,17 @@ def document(
     model: str = "churn",
     previous: Target | None = None,
     shadows: Sequence[tuple[Target, int]] = (),
+    key_rps: float | None = None,
     **route: Any,
 ) -> bytes:
-    """A sealed snapshot of one model. Without `arms` the first target gets everything as stable."""
+    """A sealed snapshot of one model. Without `arms` the first target gets everything as stable.
+
+    `key_rps`: the rate limit of KEY.
+    """
     arms = arms or {"stable": (10_000, targets[0])}
     shown = {t.id: t for t in (*targets, *(t for _, t in arms.values()))}
     grants = {
-        KEY: KeyGrant(key_id="k", models=("*",)),
+        KEY: KeyGrant(key_id="k", models=("*",), rate_limit_rps=key_rps),
         ADMIN: KeyGrant(key_id="a", models=("*",), pin=True),
         "other-key": KeyGrant(key_id="o", models=("fraud*",)),
         "old-key": KeyGrant(key_id="e", models=("*",), expires_at=1.0),

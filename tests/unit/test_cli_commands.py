@@ -193,8 +193,10 @@ def test_a_new_key_is_shown_once(server: Answering, mlcp: Run) -> None:
     server.ok("POST", f"{API}/keys/{ROLLOUT}/revoke", key)
     server.ok("POST", f"{API}/keys/{ROLLOUT}/rotate", key | {"secret": "mlcp_new"}, 201)
     assert (
-        "mlcp_" + "x" * 43 in mlcp("keys", "create", "bob", "--role", "viewer", "--days", "2", "--reason", "r").stdout
+        "mlcp_" + "x" * 43
+        in mlcp("keys", "create", "bob", "--role", "viewer", "--days", "2", "--rate-limit", "5", "--reason", "r").stdout
     )
+    assert server.asked[0].body["rate_limit_rps"] == 5
     assert server.asked[0].body["expires_in_s"] == 2 * 86_400
     listed = mlcp("keys", "list").stdout
     assert "valid" in listed

@@ -70,11 +70,14 @@ async def add(
     prefix: str,
     scopes: list[str],
     expires_at: datetime | None,
+    rate_limit_rps: float | None,
     now: datetime,
 ) -> UUID:
     new = ids.new()
     facts = {"id": new, "principal_id": principal_id, "prefix": prefix, "hash": digest, "scopes": scopes}
-    await session.execute(insert(KeyRow).values(**facts, created_at=now, expires_at=expires_at))
+    await session.execute(
+        insert(KeyRow).values(**facts, created_at=now, expires_at=expires_at, rate_limit_rps=rate_limit_rps)
+    )
     return new
 
 

@@ -254,6 +254,7 @@ class KeyRow(Base):
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+    rate_limit_rps: Mapped[float | None]  # predictions a second; None: unlimited
 
 
 class IdempotencyRow(Base):
