@@ -9,7 +9,7 @@ from control_plane.embedded import binaries, postgres
 from control_plane.embedded.config import CannotStart
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), 2**22 - 3])
+@pytest.mark.parametrize("pid", [os.getpid(), 2**22 - 3], ids=["alive", "gone"])
 def test_a_pid_file_that_means_no_postgres_of_ours_is_removed_and_nobody_is_touched(tmp_path: Path, pid: int) -> None:
     (tmp_path / "postmaster.pid").write_text(f"{pid}\n{tmp_path}\n1700000000\n5432\n")
     postgres.stop_leftover(tmp_path)
