@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Final
+from typing import Final, cast
 
 import structlog
 from redis.asyncio import Redis
@@ -22,7 +22,7 @@ from control_plane.adapters import bus, store
 from control_plane.adapters.bus import Batch
 from control_plane.adapters.metrics import Metrics
 from control_plane.adapters.store import ingest
-from control_plane.adapters.store.ingest import Connection, Move, Moved, Position, Unstorable
+from control_plane.adapters.store.ingest import Connection, Fold, Move, Moved, Position, Unstorable
 from control_plane.contracts import frames
 from control_plane.errors import BusUnavailable, StoreUnavailable
 from control_plane.ingest import rows
@@ -36,7 +36,9 @@ _BATCHES: Final = 32  # read at once
 _OLDEST: Final = timedelta(days=400)  # ids from outside of this are set aside: their partition would be a mistake
 _NEWEST: Final = timedelta(days=2)
 _JSON_COLUMNS: Final = tuple(ingest.PREDICTION_COLUMNS.index(name) for name in ("features", "output"))
+_RECEIVED: Final = ingest.PREDICTION_COLUMNS.index("received_at")
 _VALUE_COLUMN: Final = (ingest.OUTCOME_COLUMNS.index("value"),)
+FOLDS: Final[tuple[Fold, ...]] = ()  # what else is done with new rows in the transaction that stores them
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -85,8 +87,16 @@ def plan(batches: Iterable[Batch], watermarks: dict[str, Position]) -> Plan:
 class Ingester:
     """Takes batches from `redis` into `connection`'s database until something fails."""
 
-    def __init__(self, connection: Connection, redis: Redis, settings: IngesterSettings, meters: "Meters") -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        redis: Redis,
+        settings: IngesterSettings,
+        meters: "Meters",
+        folds: Sequence[Fold] = FOLDS,
+    ) -> None:
         self._connection, self._redis, self._settings, self._meters = connection, redis, settings, meters
+        self._folds = folds
         self._letters = DeadLetters(settings.home / "spool" / "dead-letters", "ingester")
         self._watermarks: dict[str, Position] = {}
         self._partitions: set[date] = set()
@@ -131,38 +141,33 @@ class Ingester:
         predictions, outcomes, days, newest = self._rows(made.frames, careful=False)
         await self._ensure(days)
         try:
-            counts = await ingest.fold(self._connection, predictions=predictions, outcomes=outcomes, moves=made.moves)
+            counts = await self._store(predictions, outcomes, made.moves)
         except Unstorable as exc:
             _log.warning("ingester.unstorable", error=str(exc))
             counts = await self._fold_carefully(made)
         self._meters.folded(*counts)
         if newest:
-            self._meters.lag(time.time() - newest / 1e6)
+            self._meters.lag(max(0.0, time.time() - newest))
 
     async def _fold_carefully(self, made: Plan) -> tuple[int, int]:
         """Postgres refused a value somewhere: keep suspicious JSON as text; if that does not do, row by row."""
         predictions, outcomes, _, _ = self._rows(made.frames, careful=True)
         try:
-            return await ingest.fold(self._connection, predictions=predictions, outcomes=outcomes, moves=made.moves)
+            return await self._store(predictions, outcomes, made.moves)
         except Unstorable as exc:
             _log.error("ingester.row_by_row", error=str(exc), predictions=len(predictions), outcomes=len(outcomes))
         stored = [0, 0]
         for kind, found in enumerate((predictions, outcomes)):
             for row in found:
                 stored[kind] += await self._fold_one(row, kind)
-        await ingest.fold(self._connection, predictions=[], outcomes=[], moves=made.moves)
+        await self._store([], [], made.moves)
         return stored[0], stored[1]
 
     async def _fold_one(self, row: rows.Row, kind: int) -> int:
         """One row in a transaction of its own, as it is, else with its JSON as text, else not at all."""
         for attempt in (row, rows.as_text(row, _VALUE_COLUMN if kind else _JSON_COLUMNS)):
             try:
-                await ingest.fold(
-                    self._connection,
-                    predictions=[] if kind else [attempt],
-                    outcomes=[attempt] if kind else [],
-                    moves=[],
-                )
+                await self._store([] if kind else [attempt], [attempt] if kind else [], [])
             except Unstorable as exc:
                 why = str(exc)
             else:
@@ -174,9 +179,9 @@ class Ingester:
 
     def _rows(
         self, chunks: Sequence[tuple[str, bytes]], *, careful: bool
-    ) -> tuple[list[rows.Row], list[rows.Row], set[date], int]:
-        """Rows of whole frames, their days, and when the newest record was received (Unix microseconds, or 0)."""
-        predictions, outcomes, days, newest = dict[object, rows.Row](), dict[object, rows.Row](), set[date](), 0
+    ) -> tuple[list[rows.Row], list[rows.Row], set[date], float]:
+        """Rows of whole frames, their days, and when the newest record was received (Unix seconds, or 0)."""
+        predictions, outcomes, days, newest = dict[object, rows.Row](), dict[object, rows.Row](), set[date](), 0.0
         today = datetime.now(UTC).date()
         for spool, data in chunks:
             for payload in frames.payloads(data):
@@ -194,11 +199,18 @@ class Ingester:
                     continue
                 predictions[row[1]] = row
                 days.add(day)
-                newest = max(newest, int(str(row[4])))
+                newest = max(newest, cast(datetime, row[_RECEIVED]).timestamp())
         kept = sum(str(row[c]).startswith('{"$raw"') for row in predictions.values() for c in _JSON_COLUMNS)
         if kept:
             self._meters.kept_safe(kept)
         return list(predictions.values()), list(outcomes.values()), days, newest
+
+    async def _store(
+        self, predictions: Sequence[rows.Row], outcomes: Sequence[rows.Row], moves: Sequence[Move]
+    ) -> tuple[int, int]:
+        return await ingest.fold(
+            self._connection, predictions=predictions, outcomes=outcomes, moves=moves, folds=self._folds
+        )
 
     async def _ensure(self, days: set[date]) -> None:
         if missing := days - self._partitions:

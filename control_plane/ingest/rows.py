@@ -1,8 +1,7 @@
 """Records as rows. Pure: bytes in, tuples in the order of adapters.store.ingest out."""
 
 import re
-from datetime import UTC, date, datetime
-from hashlib import blake2b
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -12,6 +11,7 @@ from control_plane.contracts.records import RECORD_VERSION, PredictionRecord, St
 
 _MAX = 2**63 - 1
 _MAX_INT4 = 2**31 - 1
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_10000_US: Final = 253_402_300_800_000_000
 _SUSPECT: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[eE][+-]?[0-9]{4,}|[0-9.]{400,}")
 
@@ -84,15 +84,12 @@ def prediction(record: bytes, *, careful: bool = False) -> tuple[Row, date]:
     if r.step is not None and not 0 <= r.step <= _MAX_INT4:
         raise ValueError("step is out of range")
     day = _day(r.prediction_id.int >> 80)
-    unit_hash = None
-    if r.rollout_id is not None and r.unit_id is not None and r.assigned_variant is not None:
-        unit_hash = hashed_unit(r.rollout_id, r.unit_id)
     row = (
         day,
         r.prediction_id,
         _text(r.model),
         r.status,
-        r.received_at_us,
+        _EPOCH + timedelta(microseconds=r.received_at_us),
         max(0, min(r.latency_us, _MAX_INT4)),
         r.epoch,
         r.revision,
@@ -106,7 +103,6 @@ def prediction(record: bytes, *, careful: bool = False) -> tuple[Row, date]:
         r.rollout_id,
         r.step,
         _text(r.unit_id),
-        unit_hash,
         _text(r.request_id),
         storable(bytes(r.features), careful=careful),
         storable(bytes(r.output), careful=careful),
@@ -138,11 +134,6 @@ def outcome(record: bytes, *, careful: bool = False) -> Row:
         r.prediction_id,
         _text(r.unit_id),
     )
-
-
-def hashed_unit(rollout_id: UUID, unit_id: str) -> bytes:
-    """Identifies a unit within one rollout; without the rollout's id it cannot be looked up in another."""
-    return blake2b(unit_id.encode(), key=rollout_id.bytes, digest_size=16).digest()
 
 
 def storable(raw: bytes, *, careful: bool = False) -> str | None:

@@ -103,6 +103,7 @@ async def test_rows_windows_exposures_and_the_watermark_move_together(bench: Ben
     assert sorted(tuple(row.values()) for row in windows) == [
         ("", "candidate", 1, 1, 0, 100),
         ("1", "", 1, 0, 0, 100),
+        ("1", "candidate", 0, 0, 0, 0),  # which missed one
         ("1", "pinned", 1, 0, 0, 100),
         ("1", "stable", 2, 0, 1, 200),
         ("2", "shadow", 1, 0, 0, 100),

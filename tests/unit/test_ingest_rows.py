@@ -5,7 +5,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from control_plane.adapters.store import ids
+from control_plane.adapters.store import ids, ingest_counts
 from control_plane.adapters.store.ingest import OUTCOME_COLUMNS, PREDICTION_COLUMNS
 from control_plane.contracts.records import PredictionRecord
 from control_plane.ingest import rows
@@ -35,7 +35,7 @@ def test_a_record_becomes_the_row_of_its_ids_day() -> None:
     assert day == date(2026, 11, 18)
     assert column(row, "features") == '{"a": 1}'
     assert column(row, "output") is None
-    assert column(row, "unit_hash") is None, "without a rollout nobody is exposed"
+    assert ingest_counts.reduced([row])[1] == {}, "without a rollout nobody is exposed"
 
 
 def test_every_member_of_the_contract_is_parsed() -> None:
@@ -45,10 +45,11 @@ def test_every_member_of_the_contract_is_parsed() -> None:
 
 
 def test_a_unit_is_hashed_differently_in_every_rollout() -> None:
-    hashes = {rows.hashed_unit(UUID(int=n), "customer-1") for n in range(5)}
+    hashes = {ingest_counts.hashed_unit(UUID(int=n), "customer-1") for n in range(5)}
     assert len(hashes) == 5
     row, _ = rows.prediction(record(unit_id="u", assigned_variant="stable", rollout_id=str(UUID(int=1))))
-    assert column(row, "unit_hash") == rows.hashed_unit(UUID(int=1), "u")
+    ((_, unit_hash),) = ingest_counts.reduced([row])[1]
+    assert unit_hash == ingest_counts.hashed_unit(UUID(int=1), "u")
 
 
 @pytest.mark.parametrize("raw", [rb'{"a":"x\u0000"}', rb'{"a":"\ud800"}', rb'{"a":"\uDFFF\uD800"}'])

@@ -4,7 +4,7 @@ The caller gives rows and the positions they bring each spool to. Rows, the hour
 move together or not at all; a record that is there already changes nothing. Raw asyncpg below, for COPY.
 """
 
-from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -14,6 +14,7 @@ import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from control_plane.adapters.store import ingest_counts as counts
 from control_plane.errors import StoreUnavailable
 
 Position = tuple[int, int]  # segment, offset
@@ -23,7 +24,7 @@ PREDICTION_COLUMNS = (
     "prediction_id",
     "model",
     "status",
-    "received_us",
+    "received_at",
     "latency_us",
     "epoch",
     "revision",
@@ -37,7 +38,6 @@ PREDICTION_COLUMNS = (
     "rollout_id",
     "step",
     "unit_id",
-    "unit_hash",
     "request_id",
     "features",
     "output",
@@ -55,60 +55,16 @@ OUTCOME_COLUMNS = (
     "prediction_id",
     "unit_id",
 )
+DAY, PREDICTION_ID = 0, 1  # where they are in a row
 
 _TEMPORARY = """
-CREATE TEMP TABLE IF NOT EXISTS incoming_predictions (
-  day timestamptz, prediction_id uuid, model text, status text, received_us bigint, latency_us int, epoch bigint,
-  revision bigint, assigned_variant text, assigned_version text, served_variant text, served_version text,
-  fallback_reason text, pinned bool, shadow bool, rollout_id uuid, step int, unit_id text, unit_hash bytea,
-  request_id text, features text, output text, threshold float8, decision text
-) ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS incoming_outcomes (
   outcome_id uuid, model text, name text, value text, currency text, observed_us bigint, received_us bigint,
   prediction_id uuid, unit_id text
 ) ON COMMIT DELETE ROWS;
 """
 
-_FOLD_PREDICTIONS = """
-WITH fresh AS (
-  INSERT INTO predictions (
-    day, prediction_id, model, status, received_at, latency_us, epoch, revision, assigned_variant, assigned_version,
-    served_variant, served_version, fallback_reason, pinned, shadow, rollout_id, step, unit_id, request_id, features,
-    output, threshold, decision)
-  SELECT day, prediction_id, model, status, timestamptz 'epoch' + received_us * interval '1 microsecond', latency_us,
-    epoch, revision, assigned_variant, assigned_version, served_variant, served_version, fallback_reason, pinned,
-    shadow, rollout_id, step, unit_id, request_id, features::jsonb, output::jsonb, threshold, decision
-  FROM incoming_predictions
-  ON CONFLICT DO NOTHING
-  RETURNING prediction_id
-), mine AS (
-  SELECT i.*, timestamptz 'epoch' + i.received_us * interval '1 microsecond' AS received_at,
-    CASE WHEN i.shadow THEN 'shadow' WHEN i.pinned THEN 'pinned' ELSE coalesce(i.assigned_variant, '') END AS variant
-  FROM incoming_predictions i JOIN fresh USING (prediction_id)
-), counted AS (
-  INSERT INTO windows (model, version, variant, hour, requests, failures, fallbacks, latency_us_sum)
-  SELECT model, coalesce(served_version, ''), variant, date_trunc('hour', received_at, 'UTC'), count(*),
-    count(*) FILTER (WHERE status IN ('error', 'timeout', 'shed')), count(fallback_reason), sum(latency_us)
-  FROM mine GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
-  ON CONFLICT (model, version, variant, hour) DO UPDATE SET
-    requests = windows.requests + excluded.requests, failures = windows.failures + excluded.failures,
-    fallbacks = windows.fallbacks + excluded.fallbacks,
-    latency_us_sum = windows.latency_us_sum + excluded.latency_us_sum
-), exposed AS (
-  INSERT INTO exposures (rollout_id, unit_hash, variant, step, first_at, requests, fallbacks)
-  SELECT rollout_id, unit_hash, (array_agg(assigned_variant ORDER BY received_at))[1],
-    coalesce((array_agg(step ORDER BY received_at))[1], 0), min(received_at), count(*), count(fallback_reason)
-  FROM mine
-  WHERE rollout_id IS NOT NULL AND unit_hash IS NOT NULL AND assigned_variant IS NOT NULL AND NOT shadow AND NOT pinned
-  GROUP BY 1, 2 ORDER BY 1, 2
-  ON CONFLICT (rollout_id, unit_hash) DO UPDATE SET
-    requests = exposures.requests + excluded.requests, fallbacks = exposures.fallbacks + excluded.fallbacks,
-    variant = CASE WHEN excluded.first_at < exposures.first_at THEN excluded.variant ELSE exposures.variant END,
-    step = CASE WHEN excluded.first_at < exposures.first_at THEN excluded.step ELSE exposures.step END,
-    first_at = least(exposures.first_at, excluded.first_at)
-)
-SELECT count(*) FROM fresh
-"""
+_KNOWN = "SELECT prediction_id FROM predictions WHERE day = ANY($1::timestamptz[]) AND prediction_id = ANY($2::uuid[])"
 
 _FOLD_OUTCOMES = """
 WITH fresh AS (
@@ -140,6 +96,12 @@ class Connection(Protocol):
         self, table_name: str, *, records: Sequence[tuple[object, ...]], columns: Sequence[str]
     ) -> str: ...
     def transaction(self) -> AbstractAsyncContextManager[None]: ...
+
+
+Row = tuple[object, ...]
+Fold = Callable[[Connection, Sequence[Row]], Awaitable[None]]
+"""What else happens to prediction rows that are new, in the order of PREDICTION_COLUMNS, in the transaction that stores
+them: each row comes to it exactly once. It must not commit; what it raises leaves nothing of the batch."""
 
 
 class Unstorable(ValueError):
@@ -200,9 +162,10 @@ async def make_partitions(connection: Connection, days: Iterable[date]) -> None:
 async def fold(
     connection: Connection,
     *,
-    predictions: Sequence[tuple[object, ...]],
-    outcomes: Sequence[tuple[object, ...]],
+    predictions: Sequence[Row],
+    outcomes: Sequence[Row],
     moves: Sequence[Move],
+    folds: Sequence[Fold] = (),
 ) -> tuple[int, int]:
     """Write rows in the order of the column lists above and move the watermarks. Returns how many of each are new.
 
@@ -211,20 +174,44 @@ async def fold(
         Unstorable: a value that the column's type cannot hold.
         StoreUnavailable: Postgres is gone; whether it committed is unknown, and doing it again is harmless.
     """
-    new_predictions = new_outcomes = 0
+    fresh: Sequence[Row] = ()
+    new_outcomes = 0
     with _translated():
         async with connection.transaction():
             await _check(connection, moves)
             if predictions:
-                await connection.copy_records_to_table(
-                    "incoming_predictions", records=predictions, columns=PREDICTION_COLUMNS
-                )
-                new_predictions = int(await connection.fetchval(_FOLD_PREDICTIONS))
+                fresh = await _store(connection, predictions)
+            if fresh:
+                await counts.fold(connection, fresh)
+                for more in folds:
+                    await more(connection, fresh)
             if outcomes:
                 await connection.copy_records_to_table("incoming_outcomes", records=outcomes, columns=OUTCOME_COLUMNS)
                 new_outcomes = int(await connection.fetchval(_FOLD_OUTCOMES))
             await connection.executemany(_SET_WATERMARK, [(move.spool, *move.after, move.generation) for move in moves])
-    return new_predictions, new_outcomes
+    return len(fresh), new_outcomes
+
+
+async def _store(connection: Connection, rows: Sequence[Row]) -> Sequence[Row]:
+    """Copy the rows straight into their partitions; returns those that were not there.
+
+    The watermark makes a row that is there already the exception, after a watermark was lost: only then is each looked
+    for. Copying to a temporary table and inserting from it, which would do both at once, costs twice as much.
+    """
+    try:
+        async with connection.transaction():
+            await _copy(connection, rows)
+        return rows
+    except asyncpg.UniqueViolationError:
+        days, identities = list({row[DAY] for row in rows}), [row[PREDICTION_ID] for row in rows]
+        known = {found["prediction_id"] for found in await connection.fetch(_KNOWN, days, identities)}
+        fresh = [row for row in rows if row[PREDICTION_ID] not in known]
+        await _copy(connection, fresh)
+        return fresh
+
+
+async def _copy(connection: Connection, rows: Sequence[Row]) -> None:
+    await connection.copy_records_to_table("predictions", records=rows, columns=PREDICTION_COLUMNS)
 
 
 async def _check(connection: Connection, moves: Sequence[Move]) -> None:
@@ -245,6 +232,8 @@ def _translated() -> Generator[None]:
     """Postgres' errors as ours: a value it refuses, or Postgres itself."""
     try:
         yield
+    except asyncpg.UniqueViolationError as exc:  # another process stored the same record in between: look again
+        raise StoreUnavailable(f"A record was stored twice at once: {exc}") from exc
     except (
         asyncpg.DataError,
         asyncpg.IntegrityConstraintViolationError,

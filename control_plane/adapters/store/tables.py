@@ -398,7 +398,11 @@ class ExposureRow(Base):
 
 
 class WindowRow(Base):
-    """Hourly counts per model, version and variant; profiles join them in `profile`."""
+    """Hourly counts per model, version and variant; profiles join them in `profile`.
+
+    `requests`, `failures`, `fallbacks` and `latency_us_sum` are of the version that answered, or of "". `missed` is of
+    the version that was to answer and did not, by failure or fallback.
+    """
 
     __tablename__ = "windows"
 
@@ -410,4 +414,7 @@ class WindowRow(Base):
     failures: Mapped[int] = mapped_column(BigInteger)
     fallbacks: Mapped[int] = mapped_column(BigInteger)
     latency_us_sum: Mapped[int] = mapped_column(BigInteger)
+    answered: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    missed: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    latency: Mapped[list[int]] = mapped_column(ARRAY(BigInteger), server_default="{}")  # answers by domain.latency
     profile: Mapped[dict[str, Any] | None]
