@@ -2,8 +2,8 @@
 
     python benchmarks/ingest/run.py [--records N] [--features N] [--rate N] [--out results.json]
 
-Starts a Postgres, a Redis, the shipper and the ingester of its own, writes a spool as a router does (framed records, nine
-of ten assigned in a rollout, 50,000 units), and takes CPU seconds of every process from /proc when all of it is in
+Starts a Postgres, a Redis, the shipper and the ingester of its own, writes a spool as a router does (framed records,
+nine of ten assigned in a rollout, 50,000 units), and takes CPU seconds of every process from /proc when all of it is in
 Postgres. `--rate` writes so many records a second instead of all at once, and reports how far ingestion is behind.
 Linux only.
 """
