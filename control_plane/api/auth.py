@@ -23,6 +23,7 @@ from control_plane.services.cutover import Cause
 from control_plane.services.keys import Principal
 
 _BEARER = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer mlcp_...`.")
+_OURS = {"mlcp-cli": "cli", "mlcp-sdk": "sdk"}  # what our own clients call themselves -> trigger
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
 
 
@@ -55,9 +56,10 @@ def permit(principal: Principal, action: Action, model: str | None) -> None:
 
 
 def cause(principal: Principal, request: Request) -> Cause:
-    """What the audit says about a request."""
+    """What the audit says about a request. What set it off is what the client calls itself: it proves nothing."""
     actor = Actor(principal.person, principal.grant.role, str(principal.key_id))
-    return Cause(actor, "api", request.state.request_id)
+    trigger = _OURS.get(request.headers.get("user-agent", ""), "api")
+    return Cause(actor, trigger, request.state.request_id)
 
 
 def router_token(credentials: Credentials, settings: Settings) -> None:

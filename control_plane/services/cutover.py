@@ -21,7 +21,7 @@ class Cause:
     """Who set something off and how: what every audit row says."""
 
     actor: Actor
-    trigger: str  # api | reconciler | init | ...
+    trigger: str  # api | cli | sdk | reconciler | init | ...
     request_id: str | None = None
 
 

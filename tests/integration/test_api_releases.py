@@ -345,14 +345,14 @@ async def test_an_unreadable_config_is_named_and_never_a_500(api: Api) -> None:
 async def test_every_change_leaves_one_audit_row_that_says_who_why_and_what(api: Api) -> None:
     await add_model(api.maker)
     operator, auditor = await api.as_("operator"), await api.as_("auditor")
-    request_id = {"X-Request-Id": "ticket-4711"}
+    sent = {"X-Request-Id": "ticket-4711", "User-Agent": "mlcp-cli"}
     body = {"version": "1", "reason": "the new one is better"}
-    await operator.post("/models/fraud/promote/production", json=body, headers=request_id)
+    await operator.post("/models/fraud/promote/production", json=body, headers=sent)
     found = (await auditor.get("/audit", params={"object": "model:fraud"})).json()["items"]
     assert len(found) == 1
     row = found[0]
     assert (row["action"], row["reasons"], row["request_id"]) == ("model.promote", [body["reason"]], "ticket-4711")
-    assert (row["actor"]["person"], row["actor"]["role"], row["trigger"]) == ("operator-person", "operator", "api")
+    assert (row["actor"]["person"], row["actor"]["role"], row["trigger"]) == ("operator-person", "operator", "cli")
     assert (row["after"]["candidate"], row["evidence"]["digest"][:7]) == ("1", "sha256:")
     async with api.maker.begin() as session:
         assert first_bad(await audit.links(session)) is None
