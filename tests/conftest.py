@@ -24,9 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from control_plane.adapters import store
 from control_plane.adapters.store import migrate
-from control_plane.embedded import binaries
 from control_plane.settings import ApiSettings
-from tests.support.processes import free_port, running, wait_until
+from tests.support.processes import free_port, redis_argv, running, wait_until
 
 if TYPE_CHECKING:  # the API is imported by the tests that start it, not by every unit test
     from tests.support.api import Api
@@ -37,13 +36,15 @@ hypothesis_settings.register_profile("mlcp", deadline=None)  # a loaded machine 
 hypothesis_settings.load_profile("mlcp")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Public data sets are no part of the project: where they are not beside it, their tests are not asked for.
 
-    Tests of one file run in one process, and so do all that share the running product: it is started once.
+    Tests of one file run in one process, and so do all that share what takes long to start: the product, MLflow.
     """
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("e2e" if "e2e" in item.path.parts else item.path.stem))
+        shared = [name for name in ("stack", "mlflow") if name in getattr(item, "fixturenames", ())]
+        item.add_marker(pytest.mark.xdist_group((shared or [item.path.stem])[0]))
     if REAL_DATA.is_dir():
         return
     absent = [item for item in items if item.get_closest_marker("real_data")]
@@ -149,28 +150,11 @@ def maker(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     return store.sessions(engine)
 
 
-def _redis_server() -> str:
-    return str(binaries.redis_server())
-
-
 @pytest.fixture(scope="session")
 def _redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="mlcp-") as folder:
         path = f"{folder}/redis.sock"
-        argv = [
-            _redis_server(),
-            "--port",
-            "0",
-            "--unixsocket",
-            path,
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--dir",
-            folder,
-        ]
-        with running(argv, log=tmp_path_factory.mktemp("redis") / "log"):
+        with running(redis_argv(Path(folder)), log=tmp_path_factory.mktemp("redis") / "log"):
             wait_until(lambda: os.path.exists(path), within=10, what="redis-server listens")
             yield f"unix://{path}"
 

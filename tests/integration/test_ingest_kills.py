@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.support.data_plane import children, client, document, redis_argv, router_process, save, target
+from tests.support.data_plane import children, client, document, router_process, save, target
 from tests.support.fake_model_server import FakeModelServer, serving
-from tests.support.processes import eventually, running
+from tests.support.processes import eventually, redis_argv, running
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 BODY = {"features": {"a": 1, "text": "é"}}

@@ -10,9 +10,9 @@ import pytest
 
 from control_plane.adapters import bus
 from control_plane.router.limits import burst
-from tests.support.data_plane import ADMIN, client, document, redis_argv, router, save, target, worker
+from tests.support.data_plane import ADMIN, client, document, router, save, target, worker
 from tests.support.fake_model_server import FakeModelServer, serving
-from tests.support.processes import running, wait_until
+from tests.support.processes import redis_argv, running, wait_until
 
 pytestmark = pytest.mark.integration
 NOWHERE = "unix:///nowhere/redis.sock"

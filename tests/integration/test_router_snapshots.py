@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from control_plane.adapters import bus
-from tests.support.data_plane import client, document, redis_argv, router, save, target, worker
+from tests.support.data_plane import client, document, router, save, target, worker
 from tests.support.fake_model_server import FakeModelServer, serving
-from tests.support.processes import eventually, running, wait_until
+from tests.support.processes import eventually, redis_argv, running, wait_until
 
 pytestmark = pytest.mark.integration
 NOWHERE = "unix:///nowhere/redis.sock"

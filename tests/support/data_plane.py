@@ -14,7 +14,6 @@ import httpx
 
 from control_plane.contracts import snapshot
 from control_plane.contracts.snapshot import Arm, KeyGrant, ModelRoute, Shadow, Snapshot, Target
-from control_plane.embedded import binaries
 from control_plane.router.__main__ import bind
 from control_plane.router.worker import serve
 from control_plane.settings import RouterSettings
@@ -138,12 +137,6 @@ async def worker(home: Path, redis_url: str, *, slot: int = 0, **settings: Any) 
 
 def client(url: str, key: str = KEY) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=10)
-
-
-def redis_argv(folder: Path) -> list[str]:
-    """The command of a Redis of one's own, for tests that kill it."""
-    listening = ["--port", "0", "--unixsocket", f"{folder}/redis.sock"]
-    return [str(binaries.redis_server()), *listening, "--save", "", "--appendonly", "no", "--dir", str(folder)]
 
 
 def children(pid: int) -> list[int]:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from control_plane.embedded import binaries
+
 T = TypeVar("T")
 
 
@@ -60,3 +62,9 @@ async def eventually(look: Callable[[], Awaitable[T]], *, within: float, what: s
         assert time.monotonic() < deadline, f"not within {within} s: {what}"
         await asyncio.sleep(every)
     return found
+
+
+def redis_argv(folder: Path) -> list[str]:
+    """The command of a Redis that listens on `folder`/redis.sock alone and keeps nothing."""
+    listening = ["--port", "0", "--unixsocket", f"{folder}/redis.sock"]
+    return [str(binaries.redis_server()), *listening, "--save", "", "--appendonly", "no", "--dir", str(folder)]

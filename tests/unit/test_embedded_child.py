@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,13 +78,13 @@ async def test_what_was_killed_comes_back_and_the_rest_of_its_group_is_gone(tmp_
 async def test_delays_double_up_to_a_limit(tmp_path: Path, made: list[Child], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONGEST_DELAY_S", 0.2)
     delays: list[float] = []
-    wait_for = asyncio.wait_for
+    timeout = asyncio.timeout
 
-    async def noted(awaitable: Awaitable[bool], seconds: float) -> bool:
+    def noted(seconds: float) -> asyncio.Timeout:
         delays.append(seconds)
-        return await wait_for(awaitable, 0.001)
+        return timeout(0.001)
 
-    monkeypatch.setattr(module.asyncio, "wait_for", noted)
+    monkeypatch.setattr(module.asyncio, "timeout", noted)
     child = of("raise SystemExit(3)", tmp_path, made, tries=6)
     await child.run()
     assert delays == [0.05, 0.1, 0.2, 0.2, 0.2]

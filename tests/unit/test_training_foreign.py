@@ -180,7 +180,8 @@ def test_bad_data_is_refused_with_a_report_a_metric_and_an_exit_code(tmp_path: P
     argv = ["train", "loans", "--data", str(tmp_path / "rows.csv"), "--home", str(home), "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "training", *argv],
-        env=os.environ | {"MLCP_MODELS": str(tmp_path)},
+        env={name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
+        | {"MLCP_MODELS": str(tmp_path)},
         capture_output=True,
         text=True,
     )
