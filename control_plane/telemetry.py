@@ -57,6 +57,8 @@ class Metric:
     INFERENCE_LATENCY = "model_inference_latency_seconds"  # [model_name, version]; inside the model server
     INPUT_WARNINGS = "model_input_warnings_total"  # [model_name, version, feature, kind]; kind: unseen, out_of_range
     ACCURACY = "model_accuracy"  # [model_name, period]
+    AVAILABILITY = "model_availability"  # [model_name, period]; answered / asked
+    BUSINESS = "model_business_value"  # [model_name, metric, unit, period]; declared in model.yaml
     DRIFT_SCORE = "model_drift_score"  # [model_name, drift_type]
     TRAINING_DURATION = "mlflow_model_training_duration_seconds"  # [model_type, experiment_id]
     DEPLOYMENTS = "mlflow_model_deployments_total"  # [model_name, stage, status]

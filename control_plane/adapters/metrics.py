@@ -12,9 +12,11 @@ from typing import cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+Family = Metric  # one metric with all its series
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _RESERVED_BYTES = 128 * 1024  # per file; enough for a thousand time series
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -48,9 +50,16 @@ class Metrics:
 
     def render(self) -> bytes:
         """Every metric of every process that writes to the folder, in Prometheus' text format."""
+        return generate_latest(self._everything())
+
+    def families(self) -> list[Family]:
+        """The same as data."""
+        return list(self._everything().collect())
+
+    def _everything(self) -> CollectorRegistry:
         registry = CollectorRegistry()
         MultiProcessCollector(registry, str(self._folder))  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return registry
 
 
 class Tally:
@@ -74,12 +83,18 @@ class Tally:
 class Timings:
     """A histogram of the hot path; see Tally."""
 
-    __slots__ = ("_counts", "_histogram", "_sum")
+    __slots__ = ("_before", "_counts", "_histogram", "_sum")
 
     def __init__(self, histogram: Histogram) -> None:
         self._histogram = histogram
         self._counts = [0] * (len(LATENCY_BUCKETS_S) + 1)
         self._sum = 0.0
+        self._before = (0, 0.0)  # brought to the file
+
+    @property
+    def total(self) -> tuple[int, float]:
+        """How many observations this process made in all, and their sum."""
+        return self._before[0] + sum(self._counts), self._before[1] + self._sum
 
     def observe(self, seconds: float) -> None:
         self._counts[bisect_left(LATENCY_BUCKETS_S, seconds)] += 1
@@ -87,6 +102,7 @@ class Timings:
 
     def flush(self) -> None:
         # The library has no call for many observations at once; a test holds this equal to its own `observe`.
+        self._before = self.total
         if self._sum:
             self._histogram._sum.inc(self._sum)  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
             self._sum = 0.0

@@ -1,5 +1,6 @@
 """`python -m control_plane.api`: the admin API as a process."""
 
+import os
 import signal
 import socket
 import sys
@@ -9,6 +10,7 @@ import structlog
 import uvicorn
 
 from control_plane import telemetry
+from control_plane.adapters import otel
 from control_plane.api.app import create_app
 from control_plane.settings import ApiSettings
 
@@ -29,8 +31,9 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 def main() -> int:
     settings = ApiSettings()  # pyright: ignore[reportCallIssue]  (the environment fills it)
     telemetry.configure_logging("api", level=settings.log_level)
+    tracer = otel.tracer("api", os.environ)
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, tracer),
         host=settings.api_host,
         port=settings.api_port,
         log_config=None,
@@ -49,6 +52,8 @@ def main() -> int:
         return 1
     with listener:
         server.run(sockets=[listener])
+    if tracer is not None:
+        tracer.stop()
     return 0 if server.started else 1
 
 

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, FastAPI
 
 from control_plane.adapters import store
+from control_plane.adapters.otel import Tracer
 from control_plane.api import (
     audit,
     data_plane,
@@ -30,7 +31,7 @@ _OURS = (rollouts.router, jobs.router, keys.router, audit.router, outcomes.route
 _LONGEST_WAIT_MS = 10_000  # for another change of the same model; then 409, try again
 
 
-def create_app(settings: ApiSettings) -> FastAPI:
+def create_app(settings: ApiSettings, tracer: Tracer | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, object]]:
         dsn, pooler = settings.postgres_dsn.get_secret_value(), settings.transaction_pooler
@@ -49,7 +50,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
-    app.add_middleware(RequestId)
+    app.add_middleware(RequestId, tracer=tracer)
     api = APIRouter(prefix="/api/v1")
     for router in (*_CLASSIC, *_OURS):
         api.include_router(router)

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from control_plane.adapters.otel import Tracer
 from control_plane.adapters.store import ids
 from control_plane.api import problems
 from control_plane.errors import TooLarge
@@ -20,13 +21,15 @@ _DRAIN = 64 * 2**20  # bytes of a refused body still read, so that the client ge
 class RequestId:
     """Outermost. The caller's X-Request-Id if it can be used, else our own; in the answer, the log and the audit."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, tracer: Tracer | None = None) -> None:
+        """`tracer`: traces requests whose caller does, and some others; their trace is in the log too."""
+        self._app, self._tracer = app, tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        span = None if self._tracer is None else self._tracer.begin(scope["method"], _header(scope, b"traceparent"))
         given = _header(scope, b"x-request-id")
         request_id = given.decode() if given and _GIVEN.fullmatch(given) else str(ids.new())
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
@@ -41,12 +44,15 @@ class RequestId:
                 message = {**message, "headers": [*headers, (b"x-request-id", request_id.encode())]}
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        named = {"request_id": request_id} | ({} if span is None else {"trace_id": span.trace_id})
+        with structlog.contextvars.bound_contextvars(**named):
             try:
                 await self._app(scope, receive, tell)
             finally:
                 took = round((time.perf_counter() - began) * 1_000, 1)
                 log.info("request", method=scope["method"], path=scope["path"], status=status, ms=took)
+                if span is not None:
+                    span.end(status or 500, {"url.path": scope["path"], "mlcp.request_id": request_id})
 
 
 class BodyLimit:

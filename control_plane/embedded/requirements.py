@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_RUN = ("server", "serving", "training", "embedded")
+_RUN = ("server", "serving", "training", "embedded", "otel")
 _DEV = (*_RUN, "lightgbm", "dev")
 _BUILD = "hatchling\neditables\n"  # builds this project itself, without fetching anything then
 
@@ -18,7 +18,7 @@ _BUILD = "hatchling\neditables\n"  # builds this project itself, without fetchin
 def main() -> int:
     upgrade = [argument for argument in sys.argv[1:] if argument.startswith("--upgrade")]
     _compile(ROOT / "requirements.txt", _RUN, upgrade)
-    _compile(ROOT / "requirements-serving.txt", ("serving",), ["--constraint", str(ROOT / "requirements.txt")])
+    _compile(ROOT / "requirements-serving.txt", ("serving", "otel"), ["--constraint", str(ROOT / "requirements.txt")])
     _compile(ROOT / "requirements-dev.txt", _DEV, [*upgrade, "--constraint", str(ROOT / "requirements.txt")])
     return 0
 

@@ -8,7 +8,7 @@ import msgspec
 
 from control_plane.adapters.metrics import CONTENT_TYPE
 from control_plane.errors import NotFound, Unavailable
-from control_plane.router import pages, upstream
+from control_plane.router import pages, traces, upstream
 from control_plane.router import request as requests
 from control_plane.router.auth import Keys
 from control_plane.router.forward import Predict
@@ -127,9 +127,11 @@ class App:
                 raise Refused.of(NotFound, f"{route.name} has no example: no version that answers gave one.")
             return 200, body, requests.JSON
 
+        tracer = self._tools.tracer
+        traced = None if tracer is None else traces.predictions(tracer)
         explain = Explain(route, keys, self.spawn)
         return {
-            base + b"/predict": {b"POST": Predict(route, keys, self._tools)},
+            base + b"/predict": {b"POST": Predict(route, keys, self._tools, traced)},
             base + b"/outcomes": {b"POST": Outcomes(route.name, keys, self._outcomes, self._tools.fresh_id)},
             base + b"/explain": {b"POST": explain},
             base + b"/predict/explain": {b"POST": explain},
@@ -143,6 +145,13 @@ class App:
                 Get(lambda: (200, pages.docs(route.name, route.source, shown), b"text/html; charset=utf-8"))
             ),
         }
+
+    def adapt(self) -> None:
+        """Take on as much of each model as can be answered in time. Called a few times a second."""
+        for route in self._routes.models.values() if self._routes is not None else ():
+            answered, seconds = route.timings.total
+            most = route.source.max_in_flight
+            route.load.adapt(answered, seconds, deadline_s=route.deadline_s, most=most)
 
     def _ready(self) -> tuple[int, bytes, bytes]:
         if self._routes is None:

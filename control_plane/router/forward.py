@@ -5,6 +5,7 @@ leaves. An assigned unit that is not answered leaves a record too.
 """
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 from msgspec.json import encode
@@ -36,9 +37,11 @@ class Predict:
 
     streams = False
 
-    def __init__(self, route: Route, keys: Keys, tools: Tools) -> None:
+    def __init__(self, route: Route, keys: Keys, tools: Tools, prediction: "MakePrediction | None" = None) -> None:
+        """`prediction`: makes the prediction of a request, where something more is to happen with some of them."""
         self.max_body = route.source.max_body_bytes
         self._route, self._keys, self._tools = route, keys, tools
+        self._prediction = prediction or Prediction
 
     def handle(self, request: Request) -> None:
         started = time.perf_counter()
@@ -47,7 +50,7 @@ class Predict:
         body = bodies.parse(request.body)
         unit = unit_bytes(route, request, body)
         arm, pinned = choose(route, grant, body.model_version, unit)
-        prediction = Prediction(self._tools, route, request, body, started)
+        prediction = self._prediction(self._tools, route, request, body, started)
         if unit is not None:
             prediction.unit = unit
         prediction.start(arm, pinned=pinned)
@@ -136,9 +139,9 @@ class Prediction:
         route = self._route
         self._arm = self._assigned = arm
         self._pinned = pinned
-        if route.load.in_flight >= route.source.max_in_flight:
+        if route.load.in_flight >= route.load.limit:
             self._tools.meter.shed(route.name)
-            detail = f"{route.source.max_in_flight} predictions of {route.name} are under way already."
+            detail = f"{route.load.in_flight} predictions of {route.name} are under way already."
             self._give_up("shed", Overloaded, detail)
             return
         route.load.in_flight += 1
@@ -217,6 +220,7 @@ class Prediction:
             return
         name = self._route.name
         if reason == "deadline":
+            self._route.load.late += 1
             detail = f"No model server of {name} answered within {self._route.source.deadline_ms} ms."
             self._give_up("timeout", DeadlineExceeded, detail)
         else:
@@ -289,4 +293,7 @@ class Prediction:
 
     def _crashed(self, exc: Exception) -> None:
         self._route.load.in_flight -= 1
-        self._request.refuse(Refused.crashed(self._request.path, exc))
+        self._request.refuse(Refused.crashed(self._request.path, exc, self._request.headers.get(b"x-request-id")))
+
+
+MakePrediction = Callable[[Tools, Route, Request, bodies.Body, float], Prediction]

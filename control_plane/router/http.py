@@ -51,7 +51,7 @@ class Listener:
             except ConnectionError:
                 pass  # the client left; nobody is there to be told
             except Exception as exc:  # noqa: BLE001  (one request may fail, the worker may not)
-                request.refuse(Refused.crashed(request.path, exc))
+                request.refuse(Refused.crashed(request.path, exc, request.headers.get(b"x-request-id")))
 
         task = asyncio.get_running_loop().create_task(guarded())
         self._tasks.add(task)
@@ -238,7 +238,7 @@ class Connection(asyncio.Protocol):
         except Refused as refused:
             request.refuse(refused)
         except Exception as exc:  # noqa: BLE001  (one request may fail, the worker may not)
-            request.refuse(Refused.crashed(request.path, exc))
+            request.refuse(Refused.crashed(request.path, exc, request.headers.get(b"x-request-id")))
 
     def answer(self, request: Request, data: bytes) -> None:
         """Write the (rest of the) answer to `request` and turn to the next one."""

@@ -192,6 +192,9 @@ class Trader:
                 if not self._lost:
                     _log.warning("limits.alone", workers=self._limits.workers, error=str(exc))
                 self._lost = True
+            except Exception:  # noqa: BLE001  (each worker has its share, whatever happens here)
+                _log.exception("limits.failed")
+                self._lost = True
             await self._pause()
 
     async def trade(self) -> None:

@@ -1,6 +1,6 @@
 """What the router counts. What happens on every request is counted in memory; `flush` brings it to the shared files."""
 
-from control_plane.adapters.metrics import Metrics, Tally, Timings
+from control_plane.adapters.metrics import Family, Metrics, Tally, Timings
 from control_plane.telemetry import Metric
 
 
@@ -67,6 +67,10 @@ class Meter:
             tally.flush()
         for timings in self._timings.values():
             timings.flush()
+
+    def families(self) -> list[Family]:
+        """The metrics of all processes of the host, as data. Blocks; another thread may call it."""
+        return self._metrics.families()
 
     def render(self) -> bytes:
         """The metrics of all processes of the host; those of other workers are up to one flush old."""

@@ -60,10 +60,17 @@ class Refused(Exception):
         return cls.of(errors.TooLarge, f"At most {limit} bytes of body are read.")
 
     @classmethod
-    def crashed(cls, path: bytes, exc: Exception) -> Self:
+    def crashed(cls, path: bytes, exc: Exception, request_id: bytes | None = None) -> Self:
         """An error nobody foresaw: the client learns a trace id, the log everything else."""
         trace_id = uuid4().hex
-        _log.error("request.crashed", trace_id=trace_id, path=path.decode("ascii", "replace"), exc_info=exc)
+        shown = None if request_id is None else request_id.decode("ascii", "replace")
+        _log.error(
+            "request.crashed",
+            trace_id=trace_id,
+            request_id=shown,
+            path=path.decode("ascii", "replace"),
+            exc_info=exc,
+        )
         return cls(500, "internal", "Internal error", f"Trace {trace_id} in the router's log.", trace_id=trace_id)
 
     def body(self, instance: str) -> bytes:

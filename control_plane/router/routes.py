@@ -16,6 +16,7 @@ from control_plane.domain.assignment import BUCKETS
 from control_plane.router.auth import Keys
 from control_plane.router.breaker import Breaker
 from control_plane.router.limits import Bucket, Limits
+from control_plane.router.load import Load
 from control_plane.router.metrics import Meter
 from control_plane.router.pins import Pin
 from control_plane.router.upstream import Pool, request_head
@@ -32,13 +33,6 @@ class Server:
         self.pool = Pool(address)
         self.breaker = Breaker()
         self.shadowing = 0  # shadow copies under way
-
-
-@dataclass(slots=True)
-class Load:
-    """Predictions of one model under way in this worker."""
-
-    in_flight: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,7 +178,7 @@ def _route(name: str, source: snapshot.ModelRoute, whole: snapshot.Snapshot, pin
         hash=blake2b(key=source.salt.encode(), digest_size=8),
         unit_of=_unit_reader(source.unit) if source.unit is not None else None,
         deadline_s=source.deadline_ms / 1000,
-        load=known.loads.setdefault(name, Load()),
+        load=known.loads.setdefault(name, Load(source.max_in_flight)),
         limit=known.limits.bucket(f"model:{name}", source.rate_limit_rps),
         limited=partial(meter.rate_limited, name),
         timings=meter.latency(name),

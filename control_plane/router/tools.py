@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from control_plane.adapters.otel import Tracer
 from control_plane.router.metrics import Meter
 from control_plane.router.spool import Spool
 
@@ -14,3 +15,4 @@ class Tools:
     fresh_id: Callable[[], bytes]
     meter: Meter
     loop: asyncio.AbstractEventLoop
+    tracer: Tracer | None = None

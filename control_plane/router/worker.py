@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 import uvloop
 
-from control_plane.adapters import bus
+from control_plane.adapters import bus, otel
 from control_plane.adapters.metrics import Metrics
 from control_plane.router import ids
 from control_plane.router.app import App
@@ -56,7 +56,9 @@ async def serve(
     size = settings.spool_segment_bytes
     predictions = Spool(spools, "predictions", slot, segment_bytes=size, durable=settings.spool_fsync == "tick")
     outcomes = Spool(spools, "outcomes", slot, segment_bytes=size, durable=True)
-    tools = Tools(predictions, ids.generator(), meter, loop)
+    tracer = otel.tracer("router", os.environ)
+    push = otel.push_metrics("router", os.environ, meter.families) if slot == 0 else None
+    tools = Tools(predictions, ids.generator(), meter, loop, tracer)
     app = App(tools, outcomes)
     listener = Listener(app)
     app.spawn = listener.spawn
@@ -74,6 +76,7 @@ async def serve(
         loop.create_task(trader.run()),
         loop.create_task(_every(1.0, lambda: listener.expire(loop.time()))),
         loop.create_task(_every(FLUSH_S, meter.flush)),
+        loop.create_task(_every(FLUSH_S, app.adapt)),
     ]
     ready()
     _log.info("worker.ready", slot=slot, pid=os.getpid())
@@ -93,6 +96,9 @@ async def serve(
     for pool in (api, *(server.pool for server in known.servers.values())):
         await pool.end()
     await redis.aclose()
+    for exporting in (tracer, push):
+        if exporting is not None:
+            await asyncio.to_thread(exporting.stop)
     _log.info("worker.stopped", slot=slot)
 
 

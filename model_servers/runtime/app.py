@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import msgspec
 
-from model_servers.runtime import batch, logs, problems, schema
+from model_servers.runtime import batch, logs, problems, schema, traces
 from model_servers.runtime.batching import BUDGET_S, MOST_ROWS, Batcher
 from model_servers.runtime.engine import Engine
 from model_servers.runtime.features import Decoder
@@ -25,6 +25,7 @@ class App:
         self._spec = spec
         self._engine = engine
         self._metrics = metrics
+        self._tracer = traces.tracer(spec.model, spec.version)
         self._decoder = Decoder(engine.features, metrics.warn)
         recorded = engine.recorded_example()
         example = schema.example(spec.config, recorded)
@@ -60,7 +61,8 @@ class App:
         def predict(request: Request) -> None:
             add(row(request.body, request.siblings), request)
 
-        return {b"/predict": {b"POST": Route(predict, self._spec.max_body_bytes)}, **self._common()}
+        handle = predict if self._tracer is None else traces.traced(self._tracer, "infer", predict)
+        return {b"/predict": {b"POST": Route(handle, self._spec.max_body_bytes)}, **self._common()}
 
     def aux_routes(self) -> Routes:
         """Of the aux socket: what may take long, in a process of its own."""

@@ -148,6 +148,8 @@ class Connection(asyncio.Protocol):
                 request.content_type = value.partition(b";")[0].strip().lower()
             case b"accept":
                 request.accept = value.lower()
+            case b"traceparent":
+                request.traceparent = value
             case b"expect":
                 request.expects_continue = value.lower() == b"100-continue"
             case _:

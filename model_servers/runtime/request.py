@@ -33,6 +33,7 @@ class Request:
         "route",
         "siblings",
         "stream",
+        "traceparent",
     )
 
     def __init__(self, connection: "Connection") -> None:
@@ -43,6 +44,7 @@ class Request:
         self.body = b""
         self.length = 0  # declared, 0 when chunked
         self.siblings = b""
+        self.traceparent = b""
         self.content_type = b""
         self.accept = b""
         self.expects_continue = False

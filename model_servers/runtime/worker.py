@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Final
 
 from model_servers.runtime.app import App, failed
@@ -62,7 +63,7 @@ async def _serve(
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     loop.add_reader(lifeline, stop.set)
     eager = not aux or spec.runtime == "native"  # a foreign model is loaded for batches when the first one comes
-    app = App(spec, _loaded(engine, eager=eager), Metrics(spec.model, spec.version))
+    app = App(spec, _loaded(engine, eager=eager), Metrics(spec.model, spec.version, _identity(spec, slot, aux=aux)))
     if eager:
         app.warm_up()
     app.open()
@@ -75,6 +76,12 @@ async def _serve(
     await stop.wait()
     loop.remove_reader(lifeline)
     await _drain(listener, accepting, spec.grace_s)
+
+
+def _identity(spec: Spec, slot: int, *, aux: bool) -> str:
+    """Of a worker's place: the same for its successor, another one for every deployment."""
+    place = sha256(str(spec.socket).encode()).hexdigest()[:12]
+    return f"model-server-{place}-{'aux' if aux else slot}"
 
 
 def _loaded(engine: Callable[[], Engine], *, eager: bool) -> Engine:

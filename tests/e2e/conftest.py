@@ -8,8 +8,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from sqlalchemy import make_url
 
-from tests.support.stack import Stack
+from tests.support.stack import Stack, environment_of
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +29,10 @@ def stack() -> Iterator[Stack]:
             yield stack
         finally:
             stack.mlcp("down", check=False, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def dsn(stack: Stack) -> str:
+    """As the ingester connects."""
+    url = make_url(environment_of(stack.process("ingester")["pid"])["MLCP_POSTGRES_DSN"])
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)

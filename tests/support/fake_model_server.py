@@ -7,7 +7,7 @@ ok | refuse (422) | fail (500) | hang | garbage | close.
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ class FakeModelServer:
         self.path, self.version = path, version
         self.mode = "ok"
         self.delay_s = 0.0
+        self.capacity: asyncio.Semaphore | None = None  # how many requests it works on at once
         self.requests: list[dict[str, Any]] = []  # every body asked to predict
         self.heads: list[dict[str, str]] = []
         self._server: asyncio.Server | None = None
@@ -75,7 +76,8 @@ class FakeModelServer:
         self.requests.append(json.loads(body))
         mode = self.mode
         if self.delay_s:
-            await asyncio.sleep(self.delay_s)
+            async with self.capacity or nullcontext():
+                await asyncio.sleep(self.delay_s)
         if mode == "hang":
             await asyncio.Event().wait()
         if mode == "close":

@@ -110,3 +110,9 @@ def eventually(look: Callable[[], T], within_s: float, what: str, every_s: float
 
 def run(argv: Sequence[str], stack: Stack, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, env=stack.env, cwd=ROOT, capture_output=True, text=True, **kwargs)
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """What a running process was told."""
+    pairs = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
