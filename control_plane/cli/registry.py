@@ -10,6 +10,8 @@ from control_plane.cli.console import Json, Limit, Model, ago, moment, show, tab
 from control_plane.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from control_plane.sdk.answers import VersionView
 
 AsOf = Annotated[str | None, typer.Option("--as-of", help="A moment, ISO 8601; no zone means UTC.", metavar="TIME")]
@@ -76,7 +78,14 @@ def performance(
         (v.version, v.predictions, v.failures, v.latency_ms_p95, v.labelled, v.accuracy, v.precision, v.recall)
         for v in found.versions
     ]
-    show(found, as_json, table(columns, rows), *([f"Note: {found.note}"] if found.note else []))
+    parts: list[RenderableType] = [table(columns, rows)]
+    if (available := found.availability) and available.share is not None:
+        aim = "" if available.objective is None else f", objective {available.objective:.4%}"
+        parts.append(f"Answered {available.answered} of {available.asked}: {available.share:.4%}{aim}.")
+    if found.business:
+        figures = [(f.name, f.version, f.predictions, round(f.total, 2), f.unit) for f in found.business]
+        parts.append(table(["figure", "version", "#predictions", "#total", "=unit"], figures))
+    show(found, as_json, *parts, *([f"Note: {found.note}"] if found.note else []))
 
 
 def _version(version: "VersionView") -> tuple[object, ...]:

@@ -132,6 +132,27 @@ class VersionPerformance(View):
     mean_absolute_error: float | None  # regression only
 
 
+class AvailabilityView(View):
+    """`answered`: with a prediction, or a refusal of the body. `objective` is model.yaml's; None: nothing was asked."""
+
+    asked: int
+    answered: int
+    share: float | None
+    objective: float | None
+    met: bool | None
+
+
+class BusinessFigure(View):
+    """A metric of `business` in model.yaml, of one version, over whole hours. `total` in `unit`."""
+
+    name: str
+    kind: str
+    unit: str
+    version: str
+    predictions: int  # that contributed
+    total: float
+
+
 class PerformanceView(View):
     model: str
     period: str
@@ -141,6 +162,8 @@ class PerformanceView(View):
     labelled: int
     accuracy: float | None
     versions: list[VersionPerformance]
+    availability: AvailabilityView | None = None
+    business: list[BusinessFigure] = []
     note: str | None  # why something could not be computed
 
 

@@ -163,6 +163,20 @@ class Serving(_Declared):
 
 
 @dataclass(frozen=True, slots=True)
+class BusinessMetric(_Declared):
+    """What logged predictions add up to, in `unit`.
+
+    sum: a feature's values. count: predictions. expected_saving: what the decision is expected to save against never
+    deciding `positive`, from the model's probability and the costs. `decision`: only predictions decided so.
+    """
+
+    kind: Literal["sum", "count", "expected_saving"]
+    feature: str | None = None
+    decision: str | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Resources(_Declared):
     """Kubernetes quantities; the local deployer reads only `memory_request`, as a hint."""
 
@@ -214,6 +228,7 @@ class ModelConfig(_Declared):
     serving: Serving = field(default_factory=Serving)
     resources: Resources = field(default_factory=Resources)
     training: Training = field(default_factory=Training)
+    business: dict[str, BusinessMetric] = field(default_factory=dict[str, BusinessMetric])
 
 
 def problems(config: ModelConfig) -> list[str]:
@@ -246,4 +261,24 @@ def problems(config: ModelConfig) -> list[str]:
         found.append("serving.rate_limit_rps: must be positive; leave it out for no limit")
     if not 1 <= config.serving.workers <= 64:
         found.append("serving.workers: must be within 1..64")
+    return [*found, *_business_problems(config)]
+
+
+def _business_problems(config: ModelConfig) -> list[str]:
+    found: list[str] = []
+    words = {config.decision.positive, config.decision.negative}
+    for name, metric in config.business.items():
+        where = f"business.{name}"
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+            found.append(f"{where}: a name has small letters, digits and underscores, at most 40")
+        feature = config.features.get(metric.feature or "")
+        numeric = feature is not None and feature.type in {FeatureType.NUMBER, FeatureType.INTEGER}
+        if metric.kind == "sum" and not numeric:
+            found.append(f"{where}.feature: a sum names a feature that is a number")
+        if metric.kind != "sum" and metric.feature is not None:
+            found.append(f"{where}.feature: only a sum has a feature")
+        if metric.kind == "expected_saving" and (config.costs is None or config.problem is not Problem.BINARY):
+            found.append(f"{where}: expected_saving needs a binary problem and its costs")
+        if metric.decision is not None and metric.decision not in words:
+            found.append(f"{where}.decision: must be one of {', '.join(sorted(words))}")
     return found

@@ -27,6 +27,7 @@ from control_plane.contracts import frames
 from control_plane.errors import BusUnavailable, StoreUnavailable
 from control_plane.ingest import rows
 from control_plane.ingest.dead_letters import DeadLetters
+from control_plane.ingest.figures import keep_fresh
 from control_plane.settings import IngesterSettings
 from control_plane.telemetry import Metric, configure_logging, mark_ready
 
@@ -239,7 +240,18 @@ class Meters:
 
 async def run(settings: IngesterSettings, engine: AsyncEngine, redis: Redis, stopping: asyncio.Event) -> None:
     """Until `stopping` is set. A lost Redis or Postgres is waited for; nothing is lost meanwhile."""
-    meters = Meters(Metrics(settings.run / "metrics", "ingester"))
+    metrics = Metrics(settings.run / "metrics", "ingester")
+    meters, fresh = Meters(metrics), asyncio.create_task(keep_fresh(engine, metrics))
+    try:
+        await _ingest(settings, engine, redis, stopping, meters)
+    finally:
+        fresh.cancel()
+        await asyncio.gather(fresh, return_exceptions=True)
+
+
+async def _ingest(
+    settings: IngesterSettings, engine: AsyncEngine, redis: Redis, stopping: asyncio.Event, meters: Meters
+) -> None:
     lost = False
     while not stopping.is_set():
         try:
@@ -261,7 +273,7 @@ async def _main(settings: IngesterSettings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    engine = store.create_engine(settings.postgres_dsn.get_secret_value(), pooler=settings.transaction_pooler, size=1)
+    engine = store.create_engine(settings.postgres_dsn.get_secret_value(), pooler=settings.transaction_pooler, size=2)
     redis = bus.connect(settings.redis_url, timeout_s=_WAIT_S + 2)
     mark_ready()
     await run(settings, engine, redis, stopping)

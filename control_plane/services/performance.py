@@ -5,9 +5,10 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adapters.store import predictions, versions
+from control_plane.adapters.store import figures, predictions, versions
+from control_plane.adapters.store.figures import Availability, Figure
 from control_plane.adapters.store.predictions import Cell, Requests
-from control_plane.contracts.models import PerformanceView, VersionPerformance
+from control_plane.contracts.models import AvailabilityView, BusinessFigure, PerformanceView, VersionPerformance
 from control_plane.domain import performance
 from control_plane.domain.model_config import ModelConfig, Problem
 from control_plane.domain.performance import Answered, Scores
@@ -57,6 +58,8 @@ async def view(session: AsyncSession, name: str, period: str, *, now: datetime) 
         labelled=labelled,
         accuracy=right / scored if scored else None,
         versions=rows,
+        availability=_availability(await figures.availability(session, name, since, now), config),
+        business=_business(await figures.business(session, since, name), config),
         note=_note(rows, labelled),
     )
 
@@ -93,6 +96,30 @@ def _version(count: Requests, scores: Scores | None, distance: float | None) -> 
         recall=found.recall,
         mean_absolute_error=distance,
     )
+
+
+def _availability(found: Availability, config: ModelConfig | None) -> AvailabilityView:
+    share = found.answered / found.asked if found.asked else None
+    objective = config.slo.availability if config else None
+    met = None if share is None or objective is None else share >= objective
+    return AvailabilityView(asked=found.asked, answered=found.answered, share=share, objective=objective, met=met)
+
+
+def _business(found: list[Figure], config: ModelConfig | None) -> list[BusinessFigure]:
+    """With the words of Production's model.yaml; a metric it no longer declares is left out."""
+    declared = config.business if config else {}
+    return [
+        BusinessFigure(
+            name=figure.name,
+            kind=declared[figure.name].kind,
+            unit=declared[figure.name].unit,
+            version=figure.version,
+            predictions=figure.predictions,
+            total=figure.total,
+        )
+        for figure in found
+        if figure.name in declared
+    ]
 
 
 def _note(rows: list[VersionPerformance], labelled: int) -> str | None:

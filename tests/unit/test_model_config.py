@@ -45,7 +45,11 @@ def test_everything_wrong_is_said_at_once() -> None:
             "decision": {"threshold": 1.5},
             "training": {"test_share": 1},
             "slo": {"deadline_ms": 0},
-            "serving": {"workers": 0},
+            "serving": {"workers": 0, "rate_limit_rps": 0},
+            "business": {
+                "Kind": {"kind": "sum", "feature": "kind"},
+                "saved": {"kind": "expected_saving", "feature": "amount", "decision": "maybe"},
+            },
         }
     )
     found = problems(config)
@@ -60,7 +64,13 @@ def test_everything_wrong_is_said_at_once() -> None:
         "decision.threshold",
         "training.test_share",
         "slo.deadline_ms",
+        "serving.rate_limit_rps",
         "serving.workers",
+        "business.Kind",
+        "business.Kind.feature",
+        "business.saved.feature",
+        "business.saved",
+        "business.saved.decision",
     ]
 
 

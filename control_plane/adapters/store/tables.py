@@ -418,3 +418,17 @@ class WindowRow(Base):
     missed: Mapped[int] = mapped_column(BigInteger, server_default="0")
     latency: Mapped[list[int]] = mapped_column(ARRAY(BigInteger), server_default="{}")  # answers by domain.latency
     profile: Mapped[dict[str, Any] | None]
+
+
+class BusinessRow(Base):
+    """Hourly figures declared under `business` in model.yaml, of answered predictions."""
+
+    __tablename__ = "business_windows"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    variant: Mapped[str] = mapped_column(primary_key=True)  # "" where unassigned
+    name: Mapped[str] = mapped_column(primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    predictions: Mapped[int] = mapped_column(BigInteger)  # that contributed
+    total: Mapped[float]  # in the metric's unit

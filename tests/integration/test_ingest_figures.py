@@ -1,0 +1,90 @@
+"""Availability and business figures: folded once, by brute force the same, shown in metrics and performance."""
+
+import json
+import random
+from collections import defaultdict
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import text
+
+from control_plane.adapters.metrics import Metrics
+from control_plane.ingest.figures import Figures
+from tests.integration.test_ingest_fold import Bench, bench, record
+from tests.support.api import CONFIG, Api, add_model
+
+__all__ = ["bench"]  # the fixture
+pytestmark = pytest.mark.integration
+BUSINESS = {
+    "blocked_amount": {"kind": "sum", "feature": "amount", "decision": "block", "unit": "EUR"},
+    "blocked": {"kind": "count", "decision": "block"},
+    "decided": {"kind": "count"},
+    "saving": {"kind": "expected_saving", "unit": "EUR"},
+}
+COSTS = {"false_positive": 5, "false_negative": 100, "true_positive": 2, "false_negative_column": "amount"}
+
+
+async def declare(api: Api) -> None:
+    await add_model(api.maker)
+    config = json.dumps({**CONFIG, "costs": COSTS, "business": BUSINESS})
+    async with api.maker.begin() as session:
+        await session.execute(text("UPDATE model_versions SET config = :config"), {"config": config})
+        await session.execute(text("UPDATE models SET production_version = '1'"))
+
+
+async def test_figures_equal_those_computed_by_hand_and_count_each_prediction_once(bench: Bench, api: Api) -> None:
+    await declare(api)
+    draw = random.Random(7)
+    payloads, expected = list[bytes](), defaultdict[tuple[str, str], float](float)
+    for number in range(200):
+        amount, p = round(draw.uniform(1, 900), 2), round(draw.random(), 3)
+        decision, version = ("block" if p > 0.5 else "allow"), draw.choice("12")
+        odd = {3: "much", 4: None}.get(number, amount)
+        shadow, status = number % 10 == 5, "invalid" if number % 10 == 6 else "ok"
+        made = {"features": {"amount": odd}, "output": {"probability": p}, "decision": decision}
+        payloads.append(record(model="fraud", served_version=version, shadow=shadow, status=status, **made))
+        if shadow or status != "ok":
+            continue
+        expected[version, "decided"] += 1
+        cost = amount if odd == amount else 100
+        saving = p * cost - p * 2 - (1 - p) * 5 if decision == "block" else 0
+        expected[version, "saving"] += saving
+        if decision == "block":
+            expected[version, "blocked"] += 1
+            expected[version, "blocked_amount"] += odd if isinstance(odd, float) else 0
+    batch = bench.batch(*payloads)
+    await bench.fold(batch, batch)
+    rows = await bench.all("SELECT version, name, sum(total) AS total FROM business_windows GROUP BY 1, 2")
+    found = {(row["version"], row["name"]): row["total"] for row in rows}
+    assert found == pytest.approx(dict(expected))
+
+    viewer = await api.as_("viewer")
+    shown = (await viewer.get("/models/fraud/performance")).json()
+    assert {(f["version"], f["name"]): f["total"] for f in shown["business"]} == pytest.approx(dict(expected))
+    assert {f["name"]: (f["kind"], f["unit"]) for f in shown["business"]} == {
+        name: (spec["kind"], spec.get("unit", "")) for name, spec in BUSINESS.items()
+    }
+
+
+async def test_availability_is_answered_of_asked_within_the_window(bench: Bench, api: Api) -> None:
+    await declare(api)
+    failed = [record(model="fraud", status=status, served_version=None) for status in ("error", "timeout", "shed")]
+    apart = [record(model="fraud", status="error", pinned=True), record(model="fraud", status="error", shadow=True)]
+    answered = [record(model="fraud") for _ in range(16)] + [record(model="fraud", status="invalid")]
+    await bench.fold(bench.batch(*answered, *failed, *apart))
+    viewer = await api.as_("viewer")
+    shown = (await viewer.get("/models/fraud/performance")).json()["availability"]
+    assert shown == {"asked": 20, "answered": 17, "share": 0.85, "objective": 0.999, "met": False}
+    unasked = await viewer.get("/models/fraud/performance", params={"period": "1m"})
+    assert unasked.status_code == 200
+
+    metrics = Metrics(bench.home / "run" / "figures", "ingester")
+    async with api.maker() as session:
+        await Figures(metrics).refresh(session, datetime.now(UTC))
+    lines = metrics.render().decode().splitlines()
+    assert 'model_availability{model_name="fraud",period="30d"} 0.85' in lines
+    blocked = 'model_business_value{metric="blocked",model_name="fraud",period="24h",unit=""} '
+    assert f"{blocked}0.0" in lines
+    decided = 'model_business_value{metric="decided",model_name="fraud",period="24h",unit=""} '
+    assert f"{decided}16.0" in lines
+    assert 'mlflow_active_models{service_name="mlcp"} 1.0' in lines
