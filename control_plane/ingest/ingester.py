@@ -26,6 +26,7 @@ from control_plane.adapters.store.ingest import Connection, Fold, Move, Moved, P
 from control_plane.contracts import frames
 from control_plane.errors import BusUnavailable, StoreUnavailable
 from control_plane.ingest import rows
+from control_plane.ingest.business import Business
 from control_plane.ingest.dead_letters import DeadLetters
 from control_plane.ingest.figures import keep_fresh
 from control_plane.settings import IngesterSettings
@@ -252,11 +253,11 @@ async def run(settings: IngesterSettings, engine: AsyncEngine, redis: Redis, sto
 async def _ingest(
     settings: IngesterSettings, engine: AsyncEngine, redis: Redis, stopping: asyncio.Event, meters: Meters
 ) -> None:
-    lost = False
+    lost, folds = False, (*FOLDS, Business().fold)
     while not stopping.is_set():
         try:
             async with ingest.connection(engine) as connection:
-                ingester = Ingester(connection, redis, settings, meters)
+                ingester = Ingester(connection, redis, settings, meters, folds)
                 await ingester.start()
                 _log.info("ingester.started")
                 lost = False

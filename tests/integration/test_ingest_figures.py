@@ -3,17 +3,21 @@
 import json
 import random
 from collections import defaultdict
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from control_plane.adapters import bus
 from control_plane.adapters.metrics import Metrics
+from control_plane.ingest.business import Business
 from control_plane.ingest.figures import Figures
-from tests.integration.test_ingest_fold import Bench, bench, record
+from tests.integration.test_ingest_fold import Bench, record, started
 from tests.support.api import CONFIG, Api, add_model
 
-__all__ = ["bench"]  # the fixture
 pytestmark = pytest.mark.integration
 BUSINESS = {
     "blocked_amount": {"kind": "sum", "feature": "amount", "decision": "block", "unit": "EUR"},
@@ -24,11 +28,19 @@ BUSINESS = {
 COSTS = {"false_positive": 5, "false_negative": 100, "true_positive": 2, "false_negative_column": "amount"}
 
 
+@pytest.fixture
+async def bench(engine: AsyncEngine, redis: str, home: Path) -> AsyncIterator[Bench]:
+    client = bus.connect(redis, timeout_s=5)
+    async with started(engine, client, redis, home, (Business().fold,)) as made:
+        yield made
+    await client.aclose()
+
+
 async def declare(api: Api) -> None:
     await add_model(api.maker)
     config = json.dumps({**CONFIG, "costs": COSTS, "business": BUSINESS})
     async with api.maker.begin() as session:
-        await session.execute(text("UPDATE model_versions SET config = :config"), {"config": config})
+        await session.execute(text("UPDATE model_versions SET config = CAST(:config AS jsonb)"), {"config": config})
         await session.execute(text("UPDATE models SET production_version = '1'"))
 
 

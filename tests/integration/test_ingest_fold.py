@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,13 @@ class Bench:
 
 
 @asynccontextmanager
-async def started(engine: AsyncEngine, redis: Redis, url: str, home: Path) -> AsyncIterator[Bench]:
+async def started(
+    engine: AsyncEngine, redis: Redis, url: str, home: Path, folds: Sequence[ingest.Fold] = ()
+) -> AsyncIterator[Bench]:
     settings = IngesterSettings.model_validate({"home": home, "redis_url": url, "postgres_dsn": "unused"})
     metrics = Metrics(home / "run" / "metrics", "ingester")
     async with ingest.connection(engine) as connection:
-        ingester = Ingester(connection, redis, settings, Meters(metrics))
+        ingester = Ingester(connection, redis, settings, Meters(metrics), folds)
         await ingester.start()
         yield Bench(redis, ingester, engine, home, metrics)
 

@@ -7,6 +7,7 @@ import pytest
 
 from control_plane.contracts.problems import BASE, Problem
 from control_plane.errors import ControlPlaneError
+from control_plane.telemetry import Metric
 from tests.support import reference
 
 
@@ -61,3 +62,10 @@ def test_every_problem_response_of_the_openapi_document_has_the_problem_schema()
                 if status >= "400" and "application/problem+json" not in response.get("content", {})
             ]
             assert wrong == [], f"{method} {path}"
+
+
+def test_every_metric_has_its_line_in_the_docs() -> None:
+    page = (reference.PAGES.parent / "howto" / "watch.md").read_text()
+    names = [value for name, value in vars(Metric).items() if name.isupper()]
+    assert len(names) > 15
+    assert [name for name in names if f"`{name}`" not in page] == []
