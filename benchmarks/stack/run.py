@@ -14,61 +14,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.measure import Peak, descendants, pss_mb  # noqa: E402  (found only from here on)
+
 MODELS = ("churn", "fraud", "categorization")
-
-
-def descendants(root: int) -> set[int]:
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, IndexError):
-                continue
-    found, grown = {root}, True
-    while grown:
-        more = {pid for pid, parent in parents.items() if parent in found} - found
-        grown, found = bool(more), found | more
-    return found
-
-
-def pss_mb(root: int) -> float:
-    total = 0
-    for pid in descendants(root):
-        try:
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        total += next((int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
-    return total / 1024
-
-
-class Peak:
-    """The largest PSS below `root` while the block runs."""
-
-    def __init__(self, root: int) -> None:
-        self.root, self.mb = root, 0.0
-
-    def __enter__(self) -> "Peak":
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.25):
-            self.mb = max(self.mb, pss_mb(self.root))
 
 
 def predicts(home: Path, model: str) -> bool:
@@ -104,7 +60,7 @@ def main() -> None:
         results["models_answer"] = {model: predicts(home, model) for model in MODELS}
         supervisor = json.loads((home / "run" / "status.json").read_text())["supervisor_pid"]
         time.sleep(20)
-        results["pss_at_rest_mb"] = round(pss_mb(supervisor))
+        results["pss_at_rest_mb"] = round(pss_mb(descendants(supervisor)))
         mlcp = str(clone / ".venv" / "bin" / "mlcp")
         timed(mlcp, "train", "churn", "--seed", "7")
         with Peak(supervisor) as peak:
