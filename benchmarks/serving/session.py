@@ -34,6 +34,7 @@ class Bench:
     seconds: float
     connections: Sequence[int]
     hold_s: float  # of the sustained rate; 0: not searched for
+    probe_s: float  # of each probe for it
 
 
 def check(running: Running, model: Fixed) -> None:
@@ -75,7 +76,7 @@ def measured(bench: Bench, running: Running) -> list[Run]:
 def hold(bench: Bench, running: OurRunning, peak: float) -> Run:
     """The highest rate that was held with the log at most 5 s behind."""
     search = sustained.Search(lambda rate, seconds: _probe(bench, running, rate, seconds))
-    found = search.run(peak, bench.hold_s)
+    found = search.run(peak, bench.hold_s, bench.probe_s)
     return {"kind": "sustained", **asdict(found), "probes": [asdict(probe) for probe in search.probes]}
 
 

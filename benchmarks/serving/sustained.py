@@ -7,7 +7,7 @@ from benchmarks.serving.backlog import lag_s
 from benchmarks.serving.load import Measured
 
 LAG_S = 5.0  # what counts as keeping up
-_PROBES, _PROBE_S, _TRIES = 5, 20.0, 3
+_PROBES, _TRIES = 5, 3
 _STEP = 0.93  # a rate that was not held after all is lowered by this
 _PUNCTUAL = 0.99  # share of the requests due that must be answered
 
@@ -65,12 +65,12 @@ class Search:
     probe: Callable[[float, float], Probe]
     probes: list[Probe] = field(default_factory=list)
 
-    def run(self, peak: float, hold_s: float) -> Probe:
+    def run(self, peak: float, hold_s: float, probe_s: float) -> Probe:
         """The last probe of `hold_s`; `held` says whether it was."""
         low, high = 0.0, peak
         rate = 0.6 * peak
         for _ in range(_PROBES):
-            if self._tried(rate, _PROBE_S).held:
+            if self._tried(rate, probe_s).held:
                 low = rate
             else:
                 high = rate

@@ -129,7 +129,7 @@ def found_at(limit: float) -> Search:
 @pytest.mark.parametrize("limit", [500.0, 3000.0, 5500.0, 9000.0])
 def test_the_search_ends_with_a_rate_that_was_held_for_the_whole_time_close_to_the_limit(limit: float) -> None:
     search = found_at(limit)
-    last = search.run(6000.0, 300.0)
+    last = search.run(6000.0, 300.0, 20.0)
     assert last.held
     assert last.seconds == 300.0
     assert 0.9 * min(limit, 6000.0) - 6000.0 / 32 <= last.rate <= limit
