@@ -50,8 +50,11 @@ class Running:
 
 
 class System(Protocol):
-    name: str
-    variants: Sequence[Variant]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def variants(self) -> Sequence[Variant]: ...
 
     def prepare(self, cache: Path, model: Fixed) -> Mapping[str, str]:
         """Install and build what is needed; versions of what was installed."""
