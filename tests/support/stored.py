@@ -24,7 +24,11 @@ def missing(dsn: str, ids: Sequence[str]) -> int:
         with connection.cursor().copy("COPY asked FROM STDIN") as copy:
             for prediction_id in ids:
                 copy.write_row((prediction_id,))
-        query = "SELECT count(*) FROM asked WHERE id NOT IN (SELECT prediction_id FROM predictions WHERE status = 'ok')"
+        connection.execute("ANALYZE asked")
+        query = (
+            "SELECT count(*) FROM asked WHERE NOT EXISTS "
+            "(SELECT FROM predictions WHERE prediction_id = asked.id AND status = 'ok')"
+        )
         (count,) = connection.execute(query).fetchone() or (0,)
     return int(count)
 
