@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Literal
 
+from control_plane.domain.analysis.plan import AnalysisPlan, OutcomeMetric
+
 MODEL_NAME = r"^[a-z][a-z0-9_-]{0,39}$"  # matched with re.fullmatch: "$" alone would accept a trailing newline
 
 
@@ -131,11 +133,17 @@ class StepPlan(_Declared):
 
 @dataclass(frozen=True, slots=True)
 class RolloutPlan(_Declared):
-    """The plan a promotion takes when the request names none."""
+    """The plan a promotion takes when the request names none.
+
+    `analysis`: what decides the steps of a canary or ab_test; left out: error rate and latency, as guardrails.
+    `failure_limit`: failed looks that are tolerated.
+    """
 
     strategy: Literal["immediate", "blue_green", "canary", "ab_test", "shadow"] = "blue_green"
     steps: tuple[StepPlan, ...] = ()
     bake_s: float = 600.0  # the previous version stays warm this long
+    analysis: AnalysisPlan | None = None
+    failure_limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +232,7 @@ class ModelConfig(_Declared):
     slo: Slo = field(default_factory=Slo)
     drift: Drift = field(default_factory=Drift)
     rollout: RolloutPlan = field(default_factory=RolloutPlan)
+    outcomes: dict[str, OutcomeMetric] = field(default_factory=dict[str, OutcomeMetric])  # what customers do later
     registry: Registry = field(default_factory=Registry)
     serving: Serving = field(default_factory=Serving)
     resources: Resources = field(default_factory=Resources)

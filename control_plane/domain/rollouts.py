@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from control_plane.domain.analysis.plan import AnalysisPlan
 from control_plane.domain.assignment import BUCKETS
 from control_plane.errors import Conflict
 
@@ -43,6 +44,15 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
+class Conclusion(StrEnum):
+    """What a comparison ended with; it says more than the phase the rollout ended in."""
+
+    BETTER = "better"
+    NOT_WORSE = "not_worse"
+    NO_DIFFERENCE = "no_difference"  # stable stays, unless the plan says otherwise
+    WORSE = "worse"
+
+
 TERMINAL = frozenset({Phase.SUCCEEDED, Phase.ABORTED})
 OPEN = frozenset(Phase) - TERMINAL
 
@@ -61,6 +71,7 @@ class Plan:
     failure_limit: int = 0  # FAIL verdicts tolerated; one more aborts
     deploy_deadline: timedelta = timedelta(minutes=10)  # PENDING longer than this aborts
     shadow_weight: int = 0  # shadow only: share of requests copied, buckets
+    analysis: AnalysisPlan | None = None  # None: its steps wait for a hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +83,23 @@ class Rollout:
     failures: int = 0
     paused_from: Phase | None = None
     reason: str = ""  # why it is where it is, in a sentence
+    conclusion: Conclusion | None = None
+    crossed: datetime | None = None  # when the candidate first got more than half: baseline has lost units since
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the reconciler saw in one look. `verdict` None: nothing was measured in this phase."""
+    """What the reconciler saw in one look. `verdict` None: nothing was measured in this phase.
+
+    `pause`: why a person has to look, "" if nobody has to. `conclusion`: what the comparison says, if it is over.
+    """
 
     candidate_ready: bool
     deploy_error: str | None = None
     verdict: Verdict | None = None
     why: str = ""
+    pause: str = ""
+    conclusion: Conclusion | None = None
 
 
 def advance(rollout: Rollout, seen: Observation, *, now: datetime) -> Rollout:
@@ -162,20 +180,26 @@ def _advance_pending(rollout: Rollout, seen: Observation, now: datetime) -> Roll
             return _enter(rollout, Phase.ABORTED, f"The candidate was not ready within {limit:.0f} s.", now)
         return rollout
     if rollout.plan.steps:
-        return _enter(rollout, Phase.PROGRESSING, "The candidate is ready.", now)
+        return _crossing(_enter(rollout, Phase.PROGRESSING, "The candidate is ready.", now), now)
     return _cut_over(rollout, "The candidate is ready.", now)
 
 
 def _advance_progressing(rollout: Rollout, seen: Observation, now: datetime) -> Rollout:
     if seen.deploy_error is not None:
         return _enter(rollout, Phase.ABORTED, f"The candidate died and does not come back: {seen.deploy_error}", now)
+    held = now - rollout.since >= rollout.plan.steps[rollout.step].hold
+    if seen.pause:
+        return pause(rollout, seen.pause, now=now)
     match seen.verdict:
         case Verdict.FAIL:
             return _fail(rollout, seen, now)
-        case Verdict.PASS if now - rollout.since >= rollout.plan.steps[rollout.step].hold and seen.candidate_ready:
+        case Verdict.INCONCLUSIVE if held and seen.conclusion is Conclusion.NO_DIFFERENCE:
+            return replace(_enter(rollout, Phase.ABORTED, seen.why, now), conclusion=seen.conclusion)
+        case Verdict.PASS if held and seen.candidate_ready:
+            passed = replace(rollout, conclusion=seen.conclusion)
             if rollout.step + 1 == len(rollout.plan.steps):
-                return _cut_over(rollout, seen.why or "Every step passed.", now)
-            return replace(_enter(rollout, Phase.PROGRESSING, seen.why, now), step=rollout.step + 1)
+                return _cut_over(passed, seen.why or "Every step passed.", now)
+            return _crossing(replace(_enter(passed, Phase.PROGRESSING, seen.why, now), step=rollout.step + 1), now)
         case _:  # a hold not yet over, INCONCLUSIVE, or nothing measured: wait
             return rollout
 
@@ -185,12 +209,19 @@ def _fail(rollout: Rollout, seen: Observation, now: datetime) -> Rollout:
     if failed.failures <= rollout.plan.failure_limit:
         return failed
     limit = f"{failed.failures} failed looks > failure limit {rollout.plan.failure_limit}"
-    return _enter(failed, Phase.ABORTED, f"{seen.why} ({limit})" if seen.why else limit, now)
+    why = f"{seen.why} ({limit})" if seen.why else limit
+    return replace(_enter(failed, Phase.ABORTED, why, now), conclusion=seen.conclusion)
 
 
 def _cut_over(rollout: Rollout, reason: str, now: datetime) -> Rollout:
     bakes = rollout.plan.bake and rollout.plan.strategy is not Strategy.SHADOW
-    return _enter(rollout, Phase.BAKING if bakes else Phase.SUCCEEDED, reason, now)
+    return _crossing(_enter(rollout, Phase.BAKING if bakes else Phase.SUCCEEDED, reason, now), now)
+
+
+def _crossing(rollout: Rollout, now: datetime) -> Rollout:
+    """Remembers when the candidate's share passed one half."""
+    passed = candidate_weight(rollout) > BUCKETS // 2
+    return replace(rollout, crossed=now) if passed and rollout.crossed is None else rollout
 
 
 def _enter(rollout: Rollout, phase: Phase, reason: str, now: datetime) -> Rollout:

@@ -26,6 +26,7 @@ from control_plane.domain.experiments.samples import Interval, Mean
 
 Floats = NDArray[np.float64]
 _BETS: Floats = 0.5 ** np.arange(1, 16, dtype=np.float64)  # 1/2 ... 1/32768: effects from huge to a part in 10^4
+_LARGER = 65  # means between those asked for and the arm's own that a bound is looked for at
 _STEPS = 400  # grid points per search; the search rounds outwards, so fewer only widens the interval
 
 
@@ -95,6 +96,9 @@ def log_capital(arm: Mean, means: Floats, *, yes_no: bool) -> Floats:
 
     `means` within 0..1, ascending. It falls with the mean betted against.
     """
+    if not yes_no and len(means) and means[-1] < arm.mean:  # what a larger mean reaches counts for these too: below
+        larger = np.linspace(float(means[-1]), arm.mean, _LARGER)
+        return log_capital(arm, np.concatenate([means, larger[1:]]), yes_no=yes_no)[: len(means)]
     m = np.clip(means, 1e-9, None)[:, None]  # below it the bet is worth at least as much
     n, k = arm.count, _BETS[None, :]
     if yes_no:

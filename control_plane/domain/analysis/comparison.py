@@ -1,0 +1,146 @@
+"""From the sufficient statistics of two arms to one measurement. Always valid: look as often as you like.
+
+Below 50 events per arm the betting confidence sequence (exact, bounded metrics), from there on the asymptotic one.
+Which of the two is read is decided by the arms' sizes; each covers at all times, and half of alpha is spent on either.
+Source: the pages of docs/math on betting, confidence sequences and guardrails.
+"""
+
+from dataclasses import dataclass
+
+from control_plane.domain.analysis.plan import Resolved, Role, Source
+from control_plane.domain.experiments import betting, guardrails, samples, sequences
+from control_plane.domain.experiments.guardrails import Comparison, Judgement
+from control_plane.domain.experiments.samples import Interval, Mean
+from control_plane.domain.rollouts import Verdict
+
+NOTHING = Mean()
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """Closed units of one arm. `nonzero`: units whose value is not 0."""
+
+    values: Mean = NOTHING
+    nonzero: int = 0
+
+    def __add__(self, other: "Arm") -> "Arm":
+        return Arm(self.values + other.values, self.nonzero + other.nonzero)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One metric at one look. `failed`: it could not be measured at all (a query without an answer)."""
+
+    metric: str
+    role: Role
+    verdict: Verdict
+    comparison: Comparison
+    why: str
+    candidate: Mean = NOTHING
+    baseline: Mean = NOTHING
+    effect: Interval | None = None
+    method: str | None = None
+    failed: bool = False
+
+
+def effect(resolved: Resolved, candidate: Arm, baseline: Arm, *, alpha: float) -> tuple[Interval, str] | None:
+    """The always-valid interval of candidate - baseline and how it came about; None while nothing can be said.
+
+    `alpha` is the metric's share. tau is the margin: fixed before the start, and tightest where it decides.
+    """
+    arms = (candidate, baseline)
+    if all(_large(resolved, arm) for arm in arms) and any(arm.values.m2 > 0 for arm in arms):
+        a, b = (samples.Estimate(arm.values.mean, max(arm.values.variance, 1e-300) / arm.values.count) for arm in arms)
+        tau = resolved.margin or (samples.difference(a, b).variance ** 0.5) * 3
+        found = sequences.confidence_sequence(samples.difference(a, b), alpha=alpha / 2, tau=tau)
+        return found, "asymptotic confidence sequence"
+    if resolved.low is None or resolved.high is None or not all(arm.values.count for arm in arms):
+        return None
+    bounds = betting.Bounds(resolved.low, resolved.high, yes_no=resolved.yes_no)
+    return betting.difference(candidate.values, baseline.values, bounds, alpha=alpha / 2), "betting confidence sequence"
+
+
+def compare(resolved: Resolved, candidate: Arm, baseline: Arm, *, alpha: float) -> Measurement:
+    """The measurement of one comparison. Values outside of the declared bounds are INCONCLUSIVE, and it says so."""
+    role = resolved.metric.role
+    sizes = f"{candidate.values.count} and {baseline.values.count} customers closed"
+
+    def undecided(why: str, *, failed: bool = False) -> Measurement:
+        said = f"{resolved.name}: {why}"
+        verdict, comparison = Verdict.INCONCLUSIVE, Comparison.UNDECIDED
+        return Measurement(
+            resolved.name, role, verdict, comparison, said, candidate.values, baseline.values, failed=failed
+        )
+
+    try:
+        found = effect(resolved, candidate, baseline, alpha=alpha)
+    except ValueError as exc:
+        return undecided(f"cannot be compared: {exc}.", failed=True)
+    if found is None:
+        return undecided(f"not enough customers yet, {sizes}.")
+    interval, method = found
+    judged = _judged(resolved, interval)
+    return Measurement(
+        resolved.name,
+        role,
+        judged.verdict,
+        judged.comparison,
+        f"{judged.why[:-1]} ({sizes}).",
+        candidate.values,
+        baseline.values,
+        interval,
+        method,
+    )
+
+
+def threshold(
+    name: str,
+    role: Role,
+    value: float | None,
+    *,
+    at_most: float | None,
+    at_least: float | None,
+    error: str | None = None,
+    stale: str | None = None,
+) -> Measurement:
+    """A number against its limits. No value is INCONCLUSIVE: `stale` why it is no news, `error` why it is missing."""
+    if value is None or value != value or error or stale:
+        why = error or stale or "there is no value"
+        return Measurement(
+            name, role, Verdict.INCONCLUSIVE, Comparison.UNDECIDED, f"{name}: {why}.", failed=bool(error)
+        )
+    if at_most is not None and value > at_most:
+        return Measurement(name, role, Verdict.FAIL, Comparison.WORSE, f"{name} is {value:.4g}, above {at_most:g}.")
+    if at_least is not None and value < at_least:
+        return Measurement(name, role, Verdict.FAIL, Comparison.WORSE, f"{name} is {value:.4g}, below {at_least:g}.")
+    return Measurement(name, role, Verdict.PASS, Comparison.UNDECIDED, f"{name} is {value:.4g}, within its limits.")
+
+
+def _judged(resolved: Resolved, interval: Interval) -> Judgement:
+    name, margin, better = resolved.name, resolved.margin, resolved.higher_is_better
+    match resolved.metric.role:
+        case Role.GOAL:
+            return guardrails.superior(name, interval, margin=margin, higher_is_better=better)
+        case Role.GUARDRAIL | Role.REPORT if resolved.metric.source is Source.SCORE:
+            sides = [
+                guardrails.non_inferior(name, interval, margin=margin, higher_is_better=up) for up in (True, False)
+            ]
+            return max(sides, key=lambda side: SEVERITY[side.verdict])
+        case Role.GUARDRAIL | Role.REPORT:
+            return guardrails.non_inferior(name, interval, margin=margin, higher_is_better=better)
+
+
+SEVERITY = {Verdict.PASS: 0, Verdict.INCONCLUSIVE: 1, Verdict.FAIL: 2}
+
+
+def worst_of(verdicts: "list[Verdict]") -> Verdict:
+    """FAIL before INCONCLUSIVE before PASS; of nothing: INCONCLUSIVE, since no data is not good news."""
+    return max(verdicts, key=SEVERITY.__getitem__, default=Verdict.INCONCLUSIVE)
+
+
+def _large(resolved: Resolved, arm: Arm) -> bool:
+    """Whether the normal approximation may be trusted: 50 events per arm, of either kind where values are shares."""
+    shares = (resolved.low, resolved.high) == (0.0, 1.0)
+    if shares:
+        return sequences.ready(arm.values, yes_no=True)
+    return arm.nonzero >= sequences.LEAST_EVENTS and arm.values.count >= 2
