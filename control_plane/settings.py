@@ -85,6 +85,7 @@ class ApiSettings(_Store, _Registry, _Gates):
     router_live_s: float = 5.0  # a router not heard of for longer is not waited for
     warm_s: float = 600.0  # how long a version that lost its traffic stays warm beyond the bake
     max_body_bytes: int = 1_048_576  # of one request; larger ones are refused
+    prometheus_url: str | None = None  # given to the reconciler too; None: plans with a query are refused
     mlflow_webhook_secret: SecretStr | None = None  # signs MLflow's webhooks; None: they need a key like anyone
     drift_threshold: float = Field(  # practical threshold (PSI) where model.yaml names none
         0.1, validation_alias=_alias("drift_threshold", "DRIFT_THRESHOLD")
@@ -98,6 +99,7 @@ class ReconcilerSettings(_Store, _Bus, _Registry, _Gates):
     registry_poll_s: float = 2.0  # how often MLflow is looked at
     mlflow_webhook_url: str | None = None  # our /webhooks/mlflow as MLflow reaches it, https; None: polling alone
     mlflow_webhook_secret: SecretStr | None = None  # given to MLflow, which signs its calls with it
+    prometheus_url: str | None = None  # where analyses ask their PromQL; None: plans with a query are refused
     lease_s: float = 5.0  # a leader not heard of for longer is replaced
     router_live_s: float = 5.0
     warm_s: float = 600.0  # how long a version that lost its traffic stays warm beyond the bake

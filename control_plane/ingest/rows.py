@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from control_plane.adapters.store.ingest_counts import hashed_unit
 from control_plane.contracts.records import RECORD_VERSION, PredictionRecord, Status
 
 _MAX = 2**63 - 1
@@ -83,7 +84,7 @@ def prediction(record: bytes, *, careful: bool = False) -> tuple[Row, date]:
         raise ValueError("a number is out of range")
     if r.step is not None and not 0 <= r.step <= _MAX_INT4:
         raise ValueError("step is out of range")
-    day = _day(r.prediction_id.int >> 80)
+    day, unit = _day(r.prediction_id.int >> 80), _text(r.unit_id)
     row = (
         day,
         r.prediction_id,
@@ -102,12 +103,13 @@ def prediction(record: bytes, *, careful: bool = False) -> tuple[Row, date]:
         r.shadow,
         r.rollout_id,
         r.step,
-        _text(r.unit_id),
+        unit,
         _text(r.request_id),
         storable(bytes(r.features), careful=careful),
         storable(bytes(r.output), careful=careful),
         r.threshold,
         _text(r.decision),
+        None if r.rollout_id is None or unit is None else hashed_unit(r.rollout_id, unit),
     )
     return row, day.date()
 

@@ -60,4 +60,5 @@ class Context:
     def policy(self) -> Policy:
         """The same gates as the API's: it is told here what would be asked there."""
         settings = self.settings
-        return Policy(Defaults(settings.auto_promote_threshold, settings.performance_degradation_threshold), self.warm)
+        defaults = Defaults(settings.auto_promote_threshold, settings.performance_degradation_threshold)
+        return Policy(defaults, self.warm, prometheus=settings.prometheus_url is not None)

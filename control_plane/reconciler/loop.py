@@ -28,6 +28,7 @@ from control_plane.adapters.store.wake import Wake, listening
 from control_plane.errors import Unavailable
 from control_plane.reconciler import (
     reconcile_aliases,
+    reconcile_analysis,
     reconcile_deployments,
     reconcile_registry,
     reconcile_rollouts,
@@ -107,6 +108,7 @@ async def _lead(context: Context, wake: Wake, ttl: timedelta) -> None:
 
     looks: dict[str, tuple[float, float, Callable[[], Awaitable[None]]]] = {
         "routing": (_LOOK_S, 0.0, routing),
+        "analysis": (_LOOK_S, _YIELD_S, lambda: reconcile_analysis.look(context)),
         "deployments": (_LOOK_S, _YIELD_S, lambda: reconcile_deployments.look(context, deployments)),
         "routers": (_LOOK_S, _YIELD_S, lambda: reconcile_routers.look(context, routers)),
         "registry": (context.settings.registry_poll_s, _YIELD_S, registry_side),

@@ -23,7 +23,7 @@ async def look(context: Context) -> None:
         entries = await store.all_open(session)
         servers = {(row.model, row.version): row for row in await deployments.live(session)}
     for entry in entries:
-        seen = _observe(servers.get((entry.model, entry.candidate_version)))
+        seen = observe(servers.get((entry.model, entry.candidate_version)))
         new = rollouts.advance(entry.rollout, seen, now=now)
         if new == entry.rollout:
             continue
@@ -33,7 +33,7 @@ async def look(context: Context) -> None:
                     session,
                     entry,
                     new,
-                    action=f"rollout.{_verb(entry, new)}",
+                    action=f"rollout.{verb(entry, new)}",
                     cause=CAUSE,
                     now=now,
                     warm=context.warm,
@@ -44,13 +44,14 @@ async def look(context: Context) -> None:
         log.info("rollout", model=entry.model, was=entry.rollout.phase, now=new.phase, why=new.reason)
 
 
-def _observe(row: DeploymentRow | None) -> Observation:
+def observe(row: DeploymentRow | None) -> Observation:
+    """What the candidate's deployment says; nothing is measured here."""
     ready = row is not None and row.desired == "running" and row.state == "ready"
     failed = row is not None and row.desired == "running" and row.state == "failed"
     return Observation(ready, deploy_error=(row.error or "it failed") if row is not None and failed else None)
 
 
-def _verb(entry: Entry, new: rollouts.Rollout) -> str:
+def verb(entry: Entry, new: rollouts.Rollout) -> str:
     """What happened, for the audit chain: cut_over, aborted, succeeded or step."""
     if rollouts.is_cut_over(new) and not rollouts.is_cut_over(entry.rollout):
         return "cut_over"

@@ -38,8 +38,8 @@ def reconciler(env: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[b
         yield child
 
 
-async def add_versions(sessions: Sessions, model: str, *numbers: str, home: Path | None = None) -> None:
-    """Usable native versions; with `home`, their artifacts lie in its cache already."""
+async def add_versions(sessions: Sessions, model: str, *numbers: str, home: Path | None = None, **more: object) -> None:
+    """Usable native versions; with `home`, their artifacts lie in its cache already. `more`: of their model.yaml."""
     now = datetime.now(UTC)
     for number in numbers:
         digest = _cached(home, model, number) if home else f"sha256:{number * 64}"[:71]
@@ -49,6 +49,7 @@ async def add_versions(sessions: Sessions, model: str, *numbers: str, home: Path
             "features": {"amount": {"type": "number"}},
             "metric": {"name": "roc_auc", "minimum": 0.5},
             "rollout": {"strategy": "blue_green", "bake_s": 60.0},
+            **more,
         }
         evidence = {
             "metric": {"name": "roc_auc", "value": 0.9, "holdout_rows": 10},

@@ -47,7 +47,7 @@ def test_every_member_of_the_contract_is_parsed() -> None:
 def test_a_unit_is_hashed_differently_in_every_rollout() -> None:
     hashes = {ingest_counts.hashed_unit(UUID(int=n), "customer-1") for n in range(5)}
     assert len(hashes) == 5
-    row, _ = rows.prediction(record(unit_id="u", assigned_variant="stable", rollout_id=str(UUID(int=1))))
+    row, _ = rows.prediction(record(unit_id="u", assigned_variant="stable", rollout_id=str(UUID(int=1)), step=0))
     ((_, unit_hash),) = ingest_counts.reduced([row])[1]
     assert unit_hash == ingest_counts.hashed_unit(UUID(int=1), "u")
 

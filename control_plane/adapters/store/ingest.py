@@ -43,6 +43,7 @@ PREDICTION_COLUMNS = (
     "output",
     "threshold",
     "decision",
+    "unit_hash",
 )
 OUTCOME_COLUMNS = (
     "outcome_id",

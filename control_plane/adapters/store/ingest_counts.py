@@ -36,6 +36,7 @@ ON CONFLICT (rollout_id, unit_hash) DO UPDATE SET
   first_at = least(exposures.first_at, excluded.first_at)
 """
 
+_UNIT_HASH: Final = 23  # its place in a row
 _FAILED: Final = frozenset({"error", "timeout", "shed"})
 
 
@@ -103,8 +104,9 @@ def reduced(
                 and (status != "ok" or served_version != assigned_version)
             ):
                 _of(windows, (model, assigned_version, variant, hour)).missed += 1
-            if rollout is not None and unit is not None and assigned is not None:
-                _expose(exposures, (rollout, hashed_unit(rollout, unit)), at, assigned, step or 0, fallback is not None)
+            # Without a step everybody gets the candidate: nobody is compared.
+            if rollout is not None and unit is not None and assigned is not None and step is not None:
+                _expose(exposures, (rollout, row[_UNIT_HASH]), at, assigned, step, fallback is not None)
     return windows, exposures
 
 

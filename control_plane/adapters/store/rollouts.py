@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adapters.store import ids
 from control_plane.adapters.store.tables import RolloutRow
-from control_plane.domain.rollouts import OPEN, TERMINAL, Phase, Plan, Rollout
+from control_plane.domain.rollouts import OPEN, TERMINAL, Conclusion, Phase, Plan, Rollout
 from control_plane.errors import NotFound, StaleRevision
 
 _PLAN = TypeAdapter(Plan)
@@ -140,13 +140,25 @@ def _state(new: Rollout) -> dict[str, object]:
         "failures": new.failures,
         "paused_from": new.paused_from.value if new.paused_from else None,
         "reason": new.reason,
+        "conclusion": new.conclusion.value if new.conclusion else None,
+        "crossed_at": new.crossed,
     }
 
 
 def _entry(row: RolloutRow) -> Entry:
     paused_from = Phase(row.paused_from) if row.paused_from else None
     plan = _PLAN.validate_python(row.plan)
-    state = Rollout(plan, row.since, Phase(row.phase), row.step, row.failures, paused_from, row.reason)
+    state = Rollout(
+        plan,
+        row.since,
+        Phase(row.phase),
+        row.step,
+        row.failures,
+        paused_from,
+        row.reason,
+        Conclusion(row.conclusion) if row.conclusion else None,
+        row.crossed_at,
+    )
     return Entry(
         row.id,
         row.model,

@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TEXT
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
-def _one_of(column: str, *values: str) -> CheckConstraint:
+def one_of(column: str, *values: str) -> CheckConstraint:
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
 
@@ -62,8 +62,8 @@ class ModelVersionRow(Base):
     __table_args__ = (
         Index("one_production", "model", unique=True, postgresql_where=text("stage = 'Production'")),
         Index("model_versions_stage", "model", "stage"),
-        _one_of("stage", "Development", "Staging", "Production", "Archived"),
-        _one_of("runtime", "native", "pyfunc"),
+        one_of("stage", "Development", "Staging", "Production", "Archived"),
+        one_of("runtime", "native", "pyfunc"),
     )
 
     model: Mapped[str] = mapped_column(primary_key=True)
@@ -113,8 +113,8 @@ class RolloutRow(Base):
         ),
         Index("rollouts_model_created", "model", "created_at"),
         ForeignKeyConstraint(["model", "candidate_version"], ["model_versions.model", "model_versions.version"]),
-        _one_of("kind", "promotion", "rollback"),
-        _one_of("phase", "pending", "progressing", "paused", "baking", "succeeded", "aborted"),
+        one_of("kind", "promotion", "rollback"),
+        one_of("phase", "pending", "progressing", "paused", "baking", "succeeded", "aborted"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -134,6 +134,8 @@ class RolloutRow(Base):
     closed_at: Mapped[datetime | None]
     revision: Mapped[int] = mapped_column(default=1)
     published_revision: Mapped[int | None] = mapped_column(BigInteger)  # first snapshot that carries this state
+    conclusion: Mapped[str | None]  # what its comparison ended with
+    crossed_at: Mapped[datetime | None]  # when the candidate first got more than half
 
 
 class DeploymentRow(Base):
@@ -142,8 +144,8 @@ class DeploymentRow(Base):
     __tablename__ = "deployments"
     __table_args__ = (
         Index("one_live_deployment", "model", "version", unique=True, postgresql_where=text("state <> 'stopped'")),
-        _one_of("desired", "running", "stopped"),
-        _one_of("state", "pending", "starting", "ready", "failed", "draining", "stopped"),
+        one_of("desired", "running", "stopped"),
+        one_of("state", "pending", "starting", "ready", "failed", "draining", "stopped"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -230,7 +232,7 @@ class PrincipalRow(Base):
     """Who may act: a *person* and a role on the models a pattern matches. One person may have several principals."""
 
     __tablename__ = "principals"
-    __table_args__ = (_one_of("role", "viewer", "operator", "approver", "admin", "auditor", "predictor"),)
+    __table_args__ = (one_of("role", "viewer", "operator", "approver", "admin", "auditor", "predictor"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     person: Mapped[str]
@@ -295,8 +297,8 @@ class JobRow(Base):
             unique=True,
             postgresql_where=text("kind = 'train' AND state IN ('wanted', 'queued', 'running')"),
         ),
-        _one_of("kind", "train", "replay", "report", "notify"),
-        _one_of("state", "wanted", "queued", "running", "succeeded", "failed", "cancelled"),
+        one_of("kind", "train", "replay", "report", "notify"),
+        one_of("state", "wanted", "queued", "running", "succeeded", "failed", "cancelled"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -333,7 +335,8 @@ class PredictionRow(Base):
     __tablename__ = "predictions"
     __table_args__ = (
         Index("predictions_model_received", "model", "received_at"),
-        _one_of("status", "ok", "invalid", "error", "timeout", "shed"),
+        Index("predictions_rollout_unit", "rollout_id", "unit_hash", postgresql_where=text("rollout_id IS NOT NULL")),
+        one_of("status", "ok", "invalid", "error", "timeout", "shed"),
         {"postgresql_partition_by": "RANGE (day)"},
     )
 
@@ -355,6 +358,7 @@ class PredictionRow(Base):
     rollout_id: Mapped[UUID | None]
     step: Mapped[int | None]
     unit_id: Mapped[str | None]
+    unit_hash: Mapped[bytes | None] = mapped_column(LargeBinary)  # as in exposures; NULL outside of rollouts
     request_id: Mapped[str | None]
     features: Mapped[dict[str, Any] | None]
     output: Mapped[dict[str, Any] | None]
@@ -387,6 +391,7 @@ class ExposureRow(Base):
     """First exposure of a unit in a rollout: what intention-to-treat analysis and SRM read."""
 
     __tablename__ = "exposures"
+    __table_args__ = (Index("exposures_to_close", "rollout_id", "folded", "first_at"),)
 
     rollout_id: Mapped[UUID] = mapped_column(primary_key=True)
     unit_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)  # keyed hash: no personal data here
@@ -395,6 +400,7 @@ class ExposureRow(Base):
     first_at: Mapped[datetime]
     requests: Mapped[int]
     fallbacks: Mapped[int]
+    folded: Mapped[int] = mapped_column(default=0, server_default="0")  # groups of metrics it has been counted in
 
 
 class WindowRow(Base):

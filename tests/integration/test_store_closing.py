@@ -1,0 +1,208 @@
+"""Closing units in a real Postgres: every kind of metric against values worked out by hand, once per unit."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+from uuid import UUID
+
+import msgspec
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from control_plane.adapters.store import closing, ids, ingest
+from control_plane.adapters.store.closing import Measure, Subject, Truth
+from control_plane.contracts.records import PredictionRecord
+from control_plane.domain.analysis.plan import Source
+from control_plane.ingest import rows
+
+pytestmark = pytest.mark.integration
+ROLLOUT = UUID("01a1fb75-f52d-7ec6-82d7-0868cf4263c1")
+NOW = datetime.now(UTC)
+BEGAN = NOW - timedelta(minutes=10)
+OBSERVED, DELAY = timedelta(minutes=1), timedelta(minutes=2)
+MEASURES = (
+    (Measure("error_rate", Source.ERROR_RATE), timedelta(0)),
+    (Measure("latency", Source.LATENCY, limit_us=5_000), timedelta(0)),
+    (Measure("score", Source.SCORE), timedelta(0)),
+    (Measure("label_error", Source.LABEL_ERROR), DELAY),
+    (Measure("outcome:bought", Source.OUTCOME, outcome="bought", yes_no=True), DELAY),
+    (Measure("outcome:spent", Source.OUTCOME, outcome="spent"), DELAY),
+)
+SUBJECT = Subject(ROLLOUT, "m", OBSERVED, (0, 1), None, Truth(True, "block", "fraud"))
+
+
+class Log:
+    """Records and outcomes, stored together."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.predictions: list[rows.Row] = []
+        self.outcomes: list[rows.Row] = []
+
+    def ask(self, unit: str, at_s: float = 0, *, variant: str = "candidate", **more: Any) -> str:
+        version = "2" if variant == "candidate" else "1"
+        at_us = int((BEGAN + timedelta(seconds=at_s)).timestamp() * 1e6)
+        made = str(ids.new())
+        record = PredictionRecord(
+            **(
+                {
+                    "v": 1, "prediction_id": made, "model": "m", "status": "ok", "received_at_us": at_us,
+                    "latency_us": 3_000, "epoch": 1, "revision": 1, "assigned_variant": variant,
+                    "assigned_version": version, "served_variant": variant, "served_version": version,
+                    "rollout_id": str(ROLLOUT), "step": 0, "unit_id": unit,
+                }
+                | more
+            )
+        )  # fmt: skip
+        self.predictions.append(rows.prediction(msgspec.json.encode(record))[0])
+        return made
+
+    def tell(self, name: str, value: str, at_s: float, *, unit: str | None = None, of: str | None = None) -> None:
+        at_us = int((BEGAN + timedelta(seconds=at_s)).timestamp() * 1e6)
+        row = (ids.new(), "m", name, value, None, at_us, at_us, UUID(of) if of else None, unit)
+        self.outcomes.append(cast(rows.Row, row))
+
+    async def store(self) -> None:
+        async with ingest.connection(self.engine) as connection:
+            await ingest.make_partitions(connection, [datetime.now(UTC).date()])
+            await ingest.fold(connection, predictions=self.predictions, outcomes=self.outcomes, moves=[])
+
+
+@pytest.fixture
+def log(engine: AsyncEngine) -> Log:
+    return Log(engine)
+
+
+async def close(
+    maker: async_sessionmaker[AsyncSession], until: datetime = NOW, subject: Subject = SUBJECT, limit: int = 100
+) -> list[int]:
+    """How many units each group closed."""
+    counts: list[int] = []
+    for group in closing.groups(MEASURES):
+        async with maker.begin() as session:
+            counts.append(await closing.close(session, subject, group, until=until, limit=limit))
+    return counts
+
+
+async def means(maker: async_sessionmaker[AsyncSession], variant: str = "candidate") -> dict[str, Any]:
+    async with maker() as session:
+        found = await closing.statistics(session, ROLLOUT)
+    return {
+        metric: (arm.values.count, pytest.approx(arm.values.mean))
+        for (metric, _, of), arm in found.items()
+        if of == variant
+    }
+
+
+async def test_every_metric_of_a_customer_is_one_number(maker: async_sessionmaker[AsyncSession], log: Log) -> None:
+    score = msgspec.Raw(b'{"probability":0.8}')
+    log.ask("a", 0, output=score, decision="block", latency_us=9_000)
+    second = log.ask("a", 30, output=msgspec.Raw(b'{"probability":0.4}'), decision="pass")
+    log.ask("a", 40, status="error", served_version=None, served_variant=None)
+    log.ask("a", 45, served_variant="stable", served_version="1", fallback_reason="dead", decision="pass")
+    log.ask("a", 61, status="timeout")  # the observation is over
+    log.ask("a", 20, shadow=True, status="error")
+    log.ask("a", 21, pinned=True, status="error")
+    log.tell("label", '"fraud"', 50, unit="a")  # holds for both; the second has one of its own
+    log.tell("label", '"fraud"', 60, of=second)
+    log.tell("label", '"fine"', 70, of=second)  # corrected
+    log.tell("bought", "true", 100, unit="a")
+    log.tell("spent", "10", 90, unit="a")
+    log.tell("spent", "25.5", 95, unit="a")  # corrected
+    log.tell("spent", "4", 90, of=second)
+    log.tell("spent", "1000", 60 + 120 + 1, unit="a")  # too late to count
+    log.ask("b", 0, variant="baseline", output=score)
+    await log.store()
+    assert await close(maker) == [2, 2]
+    assert await means(maker) == {
+        "units": (1, 1.0), "error_rate": (1, 0.5), "fallbacks": (1, 0.5), "latency": (1, 1 / 3), "score": (1, 0.6),
+        "label_error": (1, 0.0), "outcome:bought": (1, 1.0), "outcome:spent": (1, 29.5),
+    }  # fmt: skip
+    baseline = await means(maker, "baseline")
+    assert (baseline["outcome:bought"], baseline["outcome:spent"]) == ((1, 0.0), (1, 0.0))  # absent: no, and 0
+    assert "label_error" not in baseline  # nobody knows
+    assert await close(maker) == [0, 0]
+
+
+async def test_a_wrong_answer_and_an_absent_label_are_read_as_model_yaml_says(
+    maker: async_sessionmaker[AsyncSession], log: Log
+) -> None:
+    log.tell("label", "true", 1, of=log.ask("a", 0, decision="pass"))
+    log.ask("b", 0, decision="block")  # no label: certainly no fraud, once it has had time to arrive
+    log.tell("label", "1", 1, of=log.ask("c", 0, threshold=0.3, output=msgspec.Raw(b'{"probability":0.5}')))
+    await log.store()
+    negative = Subject(ROLLOUT, "m", OBSERVED, (0,), None, Truth(True, "block", "fraud", absent_is_negative=True))
+    await close(maker, subject=negative)
+    assert (await means(maker))["label_error"] == (3, 2 / 3)
+
+
+async def test_answers_of_several_classes_are_compared_by_their_label(
+    maker: async_sessionmaker[AsyncSession], log: Log
+) -> None:
+    for unit, said, truth in (("a", "food", "food"), ("b", "food", "rent"), ("c", "rent", "rent")):
+        answer = msgspec.Raw(msgspec.json.encode({"label": said}))
+        log.tell("label", f'"{truth}"', 1, of=log.ask(unit, 0, output=answer))
+    await log.store()
+    await close(maker, subject=Subject(ROLLOUT, "m", OBSERVED, (0,), None))
+    assert (await means(maker))["label_error"] == (3, 1 / 3)
+
+
+async def test_a_metric_waits_for_its_delay_and_batches_add_up(
+    maker: async_sessionmaker[AsyncSession], log: Log
+) -> None:
+    for number in range(25):
+        log.ask(f"u-{number}", number, status="error" if number % 5 == 0 else "ok")
+    log.ask("middle", 3, variant="stable")
+    await log.store()
+    before = BEGAN + OBSERVED - timedelta(seconds=1)
+    assert await close(maker, before) == [0, 0]
+    for _ in range(6):
+        await close(maker, BEGAN + OBSERVED + timedelta(seconds=30), limit=7)
+    found = await means(maker)
+    assert (found["error_rate"], "outcome:bought" in found) == ((25, 0.2), False)
+    assert (await means(maker, "stable")) == {"units": (1, 1.0)}
+    assert await close(maker) == [0, 26]
+    assert (await means(maker))["outcome:bought"] == (25, 0.0)
+
+
+async def test_a_failure_in_the_middle_leaves_every_unit_for_the_next_time(
+    maker: async_sessionmaker[AsyncSession], log: Log
+) -> None:
+    log.ask("a", 0)
+    await log.store()
+    [first, _] = closing.groups(MEASURES)
+    async with maker() as session:
+        assert await closing.close(session, SUBJECT, first, until=NOW, limit=10) == 1
+        await session.rollback()
+    assert await means(maker) == {}
+    assert await close(maker) == [1, 1]
+    async with maker() as session:
+        assert await session.scalar(text("SELECT folded FROM exposures")) == 2
+
+
+async def test_numbers_nobody_expects_stop_nothing(maker: async_sessionmaker[AsyncSession], log: Log) -> None:
+    for value in ("1e400", '"many"', "[1]", "null"):
+        unit = f"u{len(log.outcomes)}"
+        log.ask(unit, 0)
+        log.tell("spent", value, 1, unit=unit)
+    await log.store()
+    await close(maker)
+    count, mean = (await means(maker))["outcome:spent"]
+    assert (count, mean) == (4, 1e15 / 4)
+
+
+async def test_units_that_had_not_closed_when_baseline_lost_customers_count_in_neither_arm(
+    maker: async_sessionmaker[AsyncSession], log: Log
+) -> None:
+    for variant in ("candidate", "baseline"):
+        log.ask(f"early-{variant}", 0, variant=variant)
+        log.ask(f"late-{variant}", 20, variant=variant)
+        log.ask(f"after-{variant}", 80, variant=variant, step=2)
+    await log.store()
+    crossed = BEGAN + timedelta(seconds=70)
+    await close(maker, subject=Subject(ROLLOUT, "m", OBSERVED, (0, 1), crossed))
+    async with maker() as session:
+        found = await closing.statistics(session, ROLLOUT)
+    for variant in ("candidate", "baseline"):
+        counts = [found["error_rate", step, variant].values.count for step in (0, 2)]
+        assert (found[closing.UNITS, 0, variant].values.count, counts) == (2, [1, 1])
