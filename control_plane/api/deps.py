@@ -38,7 +38,7 @@ Settings = Annotated[ApiSettings, Depends(_settings)]
 
 def _policy(settings: Settings) -> Policy:
     defaults = Defaults(settings.auto_promote_threshold, settings.performance_degradation_threshold)
-    return Policy(defaults, timedelta(seconds=settings.warm_s))
+    return Policy(defaults, timedelta(seconds=settings.warm_s), prometheus=settings.prometheus_url is not None)
 
 
 def _live_within(settings: Settings) -> timedelta:

@@ -11,7 +11,7 @@ from control_plane.api.once import Key, Once
 from control_plane.api.problems import responses
 from control_plane.contracts.jobs import JobView
 from control_plane.contracts.models import RetrainSpec, TrafficSpec, TrafficView
-from control_plane.contracts.rollouts import PromoteSpec, ReasonSpec, RolloutView, StageChangeView
+from control_plane.contracts.rollouts import PlanView, PromoteSpec, ReasonSpec, RolloutView, StageChangeView
 from control_plane.domain.governance import Action
 from control_plane.domain.stages import Stage
 from control_plane.errors import (
@@ -72,6 +72,12 @@ async def promote(
         return rollouts.shown(entry, ())
 
     return await Once(request, session, principal, key, now)(act, status=202)
+
+
+@router.post("/plan", response_model=PlanView, dependencies=[Depends(Requires(Action.READ))])
+async def plan(model: str, session: Session, policy: PolicyDep, now: Now, body: PromoteSpec | None = None) -> PlanView:
+    """What POST promote/production would do with the same body, and everything in its way. Nothing is changed."""
+    return await promotion.preview(session, model, body or PromoteSpec(), policy=policy, now=now)
 
 
 @router.post(

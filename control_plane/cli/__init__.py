@@ -6,6 +6,7 @@ Each module registers its commands; nothing heavy is imported before a command r
 import typer
 
 from control_plane.cli import (
+    apply,
     governance,
     jobs,
     local,
@@ -32,7 +33,7 @@ def build() -> typer.Typer:
         rich_markup_mode=None,
         help="Release control plane for machine-learning models.",
     )
-    for module in (stack, local, registry, releases, router, predict, simulate, why, governance, jobs, logs):
+    for module in (stack, local, registry, releases, apply, router, predict, simulate, why, governance, jobs, logs):
         module.register(app)
     return app
 

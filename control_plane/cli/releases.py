@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from control_plane.cli import connect
+from control_plane.cli import connect, evidence
 from control_plane.cli.console import Commands, Json, Limit, Model, Reason, ago, show, table
 from control_plane.errors import InvalidInput
 
@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
     group.command()(resume)
     group.command()(abort)
     group.command(name="promote")(complete)
+    evidence.register(group)
     app.add_typer(group, name="rollouts")
     split = typer.Typer(cls=Commands, no_args_is_help=True, help="Who answers which share of customers.")
     split.command(name="show")(show_traffic)
@@ -175,9 +176,9 @@ def _told(rollout: "RolloutView", began: float | None) -> str:
     return f"{rollout.model}: {moved}.{hint}"
 
 
-def _described(rollout: "RolloutView") -> list[str]:
+def _described(rollout: "RolloutView") -> "list[RenderableType]":
     steps = ", ".join(f"{step.weight:g} % for {step.hold_s:g} s" for step in rollout.steps) or "none"
-    lines = [
+    lines: list[RenderableType] = [
         f"Rollout    {rollout.id}",
         f"Model      {rollout.model}, {rollout.kind} by {rollout.created_by} {ago(rollout.created_at)} ago",
         f"Versions   {rollout.stable_version or 'nothing'} -> {rollout.candidate_version}, {rollout.strategy}",
@@ -186,7 +187,9 @@ def _described(rollout: "RolloutView") -> list[str]:
         f"Why        {rollout.reason}",
         f"Routers    {'all answer so' if rollout.applied else rollout.waiting_for or 'not yet'}",
     ]
-    return [*lines, f"Failures   {rollout.failures}"] if rollout.failures else lines
+    if rollout.failures:
+        lines.append(f"Failures   {rollout.failures}")
+    return [*lines, *evidence.described(rollout)]
 
 
 def _split(traffic: "TrafficView") -> "list[RenderableType]":

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from control_plane.cli import connect
+from control_plane.cli import connect, evidence
 from control_plane.cli.console import Json, moment, show, table
 from control_plane.errors import NotFound
 
@@ -38,7 +38,8 @@ def why(
     told += _rollout(rollout) if rollout else []
     rows = [(moment(row.at), row.actor.person, row.action, "; ".join(row.reasons)) for row in story]
     value = {"prediction": prediction, "rollout": rollout, "audit": story}
-    show(value, as_json, *told, "", table(["=at (UTC)", "who", "action", "why"], rows))
+    proof = evidence.described(rollout) if rollout and prediction is None else []
+    show(value, as_json, *told, *proof, "", table(["=at (UTC)", "who", "action", "why"], rows))
 
 
 def _of_rollout(cp: "ControlPlane", rollout: "RolloutView") -> "list[AuditView]":

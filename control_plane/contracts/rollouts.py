@@ -7,7 +7,8 @@ from uuid import UUID
 from pydantic import Field
 
 from control_plane.contracts.base import Percent, Reason, Request, Version, View
-from control_plane.domain.rollouts import Phase, Strategy
+from control_plane.domain.analysis.plan import AnalysisPlan, Role
+from control_plane.domain.rollouts import Conclusion, Phase, Strategy, Verdict
 from control_plane.domain.stages import Stage
 
 _MONTH_S = 30 * 86_400
@@ -25,6 +26,9 @@ class PromoteSpec(Request):
     strategy: Strategy | None = None
     steps: Annotated[list[StepSpec], Field(min_length=1, max_length=50)] | None = None
     bake_s: Annotated[float, Field(ge=0, le=_MONTH_S)] | None = None
+    analysis: AnalysisPlan | None = None  # what decides the steps of a canary or ab_test
+    by_hand: bool = False  # nothing is analysed: each step waits for POST promote
+    failure_limit: Annotated[int, Field(ge=0, le=1_000)] | None = None  # failed looks that are tolerated
     reason: Reason | None = None  # audited as "no reason given" when left out
 
 
@@ -37,6 +41,93 @@ class ReasonSpec(Request):
 class StepView(View):
     weight: float  # percent
     hold_s: float
+
+
+class NeedView(View):
+    metric: str
+    units_per_arm: int | None  # closed customers; null: nothing is known of how the metric varies
+
+
+class ForecastView(View):
+    """An estimate from the traffic of the last day. `seconds` null: it cannot be told."""
+
+    seconds: float | None
+    units_per_day: float
+    needs: list[NeedView]
+    why: str
+
+
+class Change(View):
+    """One line of a plan beside the open rollout's. null: it is not there."""
+
+    field: str
+    before: str | None
+    after: str | None
+
+
+class PlanView(View):
+    """What a promotion would do. `reasons`: everything in its way; empty: it would begin."""
+
+    model: str
+    candidate_version: str
+    stable_version: str | None
+    strategy: Strategy
+    steps: list[StepView]
+    bake_s: float
+    failure_limit: int
+    analysis: AnalysisPlan | None
+    reasons: list[str]
+    forecast: ForecastView | None
+    open: bool  # a rollout of the model is open; `changes` compares with it
+    changes: list[Change]
+
+
+class SampleView(View):
+    units: int
+    mean: float | None
+
+
+class MeasurementView(View):
+    """One metric at one look: candidate - baseline with its always-valid interval, in the metric's unit."""
+
+    metric: str
+    role: Role
+    verdict: Verdict
+    comparison: str
+    why: str
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    method: str | None = None
+    candidate: SampleView
+    baseline: SampleView
+    failed: bool = False
+
+
+class RatioView(View):
+    p: float
+    mismatch: bool
+    why: str
+
+
+class LiveView(View):
+    requests: int
+    bad: int
+
+
+class AnalysisView(View):
+    """One look. `decided`: what followed from it (step, cut_over, aborted, paused, failure); null: nothing."""
+
+    at: datetime
+    step: int
+    verdict: Verdict
+    conclusion: Conclusion | None
+    why: str
+    decided: str | None
+    measurements: list[MeasurementView]
+    srm: RatioView | None
+    live: LiveView | None  # the candidate's requests of the last minute
+    exposed: int | None = None  # customers first assigned to the candidate whose observation is over
 
 
 class RolloutView(View):
@@ -61,6 +152,9 @@ class RolloutView(View):
     created_by: str
     closed_at: datetime | None
     revision: int
+    conclusion: Conclusion | None = None  # what the comparison ended with
+    plan: AnalysisPlan | None = None  # what decides its steps; null: a hand
+    analyses: list[AnalysisView] = []  # GET /rollouts/{id} only, oldest first: decisions, changes, and now and then
 
 
 class ExperimentView(View):

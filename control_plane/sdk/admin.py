@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # `binding` resolves these from `answers` when an answer is t
         OutcomeSpec,
         Page,
         PerformanceView,
+        PlanView,
         PredictionView,
         PrincipalView,
         RolloutView,
@@ -86,21 +87,41 @@ def promote(
     strategy: str | None = None,
     steps: Sequence[tuple[float, float]] | None = None,
     bake_s: float | None = None,
+    analysis: Mapping[str, object] | None = None,
+    by_hand: bool | None = None,
+    failure_limit: int | None = None,
     key: str | None = None,
 ) -> Call[RolloutView]:
     """Make a version Production; None: the newest whose gates let it. What is left out comes from its model.yaml.
 
-    `steps`: (percent of traffic, shortest seconds there) each; `bake_s`: how long the old version stays warm.
+    `steps`: (percent of traffic, shortest seconds there) each; `bake_s`: how long the old version stays warm;
+    `analysis`: what decides the steps, as under `rollout` in model.yaml; `by_hand`: nothing does, `complete` has to.
 
     Returns as soon as the wish is stored and audited; `wait_rollout` waits until every router answers so.
 
     Raises:
         GatesNotMet: `extra["reasons"]` names every gate that does not let it.
         RolloutOpen: another rollout of the model is on its way.
+        InvalidInput: the plan cannot be carried out, or would not decide in time; `extra["reasons"]` says why.
     """
-    plan = None if steps is None else [{"weight": weight, "hold_s": hold_s} for weight, hold_s in steps]
-    spec = _body(version=version, strategy=strategy, steps=plan, bake_s=bake_s, reason=reason)
-    return write("POST", path("models", model, "promote", "production"), spec, key=key)
+    spec = _plan(version, strategy, steps, bake_s, analysis, by_hand, failure_limit)
+    return write("POST", path("models", model, "promote", "production"), spec | {"reason": reason}, key=key)
+
+
+def plan(
+    model: str,
+    version: str | None = None,
+    *,
+    strategy: str | None = None,
+    steps: Sequence[tuple[float, float]] | None = None,
+    bake_s: float | None = None,
+    analysis: Mapping[str, object] | None = None,
+    by_hand: bool | None = None,
+    failure_limit: int | None = None,
+) -> Call[PlanView]:
+    """What `promote` would do with the same arguments, how long it would take, and everything in its way."""
+    spec = _plan(version, strategy, steps, bake_s, analysis, by_hand, failure_limit)
+    return Call("POST", path("models", model, "plan"), body=spec)
 
 
 def set_stage(
@@ -124,6 +145,7 @@ def rollouts(
 
 
 def rollout(rollout_id: UUID | str) -> Call[RolloutView]:
+    """One rollout with the analyses that were kept of it, oldest first."""
     return read(path("rollouts", rollout_id))
 
 
@@ -269,6 +291,22 @@ def verify_audit() -> Call[AuditVerification]:
 
 def _steer(rollout_id: UUID | str, verb: str, reason: str, key: str | None) -> Call[RolloutView]:
     return write("POST", path("rollouts", rollout_id, verb), _body(reason=reason), key=key)
+
+
+def _plan(
+    version: str | None,
+    strategy: str | None,
+    steps: Sequence[tuple[float, float]] | None,
+    bake_s: float | None,
+    analysis: Mapping[str, object] | None,
+    by_hand: bool | None,
+    failure_limit: int | None,
+) -> dict[str, object]:
+    ramp = None if steps is None else [{"weight": weight, "hold_s": hold_s} for weight, hold_s in steps]
+    return _body(
+        version=version, strategy=strategy, steps=ramp, bake_s=bake_s, analysis=analysis, by_hand=by_hand,
+        failure_limit=failure_limit,
+    )  # fmt: skip
 
 
 def _body(**given: object) -> dict[str, object]:

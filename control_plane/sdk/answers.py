@@ -19,9 +19,10 @@ from control_plane.contracts.models import (
     VersionView,
 )
 from control_plane.contracts.outcomes import OutcomesAccepted, OutcomeSpec
-from control_plane.contracts.rollouts import RolloutView, StageChangeView
+from control_plane.contracts.rollouts import AnalysisView, PlanView, RolloutView, StageChangeView
 
 __all__ = [
+    "AnalysisView",
     "AuditVerification",
     "AuditView",
     "HealthView",
@@ -34,6 +35,7 @@ __all__ = [
     "OutcomesAccepted",
     "Page",
     "PerformanceView",
+    "PlanView",
     "PredictionView",
     "PrincipalView",
     "RolloutView",

@@ -9,21 +9,17 @@ from control_plane.adapters.store import audit, deployments, versions, wake
 from control_plane.adapters.store import rollouts as store
 from control_plane.adapters.store.rollouts import Entry
 from control_plane.adapters.store.tables import ModelRow, ModelVersionRow
-from control_plane.contracts.base import PER_PERCENT
-from control_plane.contracts.rollouts import PromoteSpec, StageChangeView
+from control_plane.contracts.rollouts import PlanView, PromoteSpec, StageChangeView
 from control_plane.domain import stages
-from control_plane.domain.assignment import BUCKETS
-from control_plane.domain.model_config import ModelConfig
-from control_plane.domain.rollouts import Plan, Rollout, Step, Strategy
+from control_plane.domain.analysis import forecast
+from control_plane.domain.rollouts import Rollout
 from control_plane.domain.stages import Decision, OpenRollout, Stage
 from control_plane.errors import GatesNotMet, InvalidInput, NotFound, RolloutOpen
-from control_plane.services import cutover, evidence
+from control_plane.services import cutover, evidence, planning
 from control_plane.services.cutover import Cause
 from control_plane.services.evidence import Defaults
 
 NO_REASON = "No reason was given."
-_RAMP = ((5.0, 300.0), (25.0, 300.0), (50.0, 300.0))  # percent, seconds: a canary whose model.yaml names no steps
-_AB_TEST = ((50.0, 3_600.0),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +28,7 @@ class Policy:
 
     defaults: Defaults = field(default_factory=Defaults)
     warm: timedelta = timedelta(minutes=10)  # how long a version that lost its traffic stays warm after the bake
+    prometheus: bool = False  # whether analyses may name a query
 
 
 async def to_production(
@@ -41,11 +38,20 @@ async def to_production(
 
     Raises:
         GatesNotMet: with every reason; RolloutOpen instead when an open rollout is all there is in the way.
-        InvalidInput: a plan that cannot be honoured.
+        InvalidInput: a plan that cannot be honoured, or would not decide in time; the gates' reasons are added.
     """
     model = await versions.model(session, name, lock=True)
     row, decision = await _chosen(session, model, spec.version, policy.defaults)
-    plan = _plan(spec, evidence.config(row)[0], first=model.production_version is None)
+    config = evidence.config(row)[0]
+    plan, wrong = planning.plan(spec, config, first=model.production_version is None, prometheus=policy.prometheus)
+    if not wrong and decision.allowed:
+        expected = await planning.expected(session, name, plan, config, now=now)
+        if expected is not None and plan.analysis and (why := forecast.refusal(expected, plan.analysis)):
+            wrong = (why,)
+    if wrong:
+        reasons = [*wrong, *decision.reasons]
+        detail = wrong[0] if len(reasons) == 1 else "This plan cannot be carried out."
+        raise InvalidInput(detail, model=name, version=row.version, reasons=reasons)
     if not decision.allowed:
         raise await _refusal(session, row, decision)
     assert row.digest is not None  # a gate
@@ -66,12 +72,27 @@ async def to_production(
     return entry
 
 
+async def preview(session: AsyncSession, name: str, spec: PromoteSpec, *, policy: Policy, now: datetime) -> PlanView:
+    """What `to_production` would do, and everything that is in its way. Nothing is written."""
+    model = await versions.model(session, name)
+    row, decision = await _chosen(session, model, spec.version, policy.defaults)
+    config = evidence.config(row)[0]
+    plan, wrong = planning.plan(spec, config, first=model.production_version is None, prometheus=policy.prometheus)
+    expected = None if wrong else await planning.expected(session, name, plan, config, now=now)
+    reasons = [*wrong, *decision.reasons]
+    if expected is not None and plan.analysis and (why := forecast.refusal(expected, plan.analysis)):
+        reasons.append(why)
+    entry = await store.open_of(session, name)
+    now_open = None if entry is None else (entry.candidate_version, entry.rollout.plan)
+    return planning.shown(model.name, row.version, model.production_version, plan, reasons, expected, now_open)
+
+
 async def to_stage(
     session: AsyncSession, name: str, to: Stage, spec: PromoteSpec, *, cause: Cause, now: datetime
 ) -> StageChangeView:
     """Move a version to a stage where it answers nobody. In Staging its servers run, for pinned requests and replay."""
-    if spec.strategy or spec.steps or spec.bake_s is not None:
-        raise InvalidInput(f"A move to {to} takes no strategy, steps or bake_s: no traffic moves.")
+    if spec.strategy or spec.steps or spec.bake_s is not None or spec.analysis:
+        raise InvalidInput(f"A move to {to} takes no strategy, steps, bake_s or analysis: no traffic moves.")
     await versions.model(session, name, lock=True)
     row = await _named_or_newest(session, name, spec.version, to)
     decision = stages.decide_stage(evidence.candidate(row), to, rollout=await _open(session, name))
@@ -141,36 +162,6 @@ async def _refusal(session: AsyncSession, row: ModelVersionRow, decision: Decisi
     count = len(decision.reasons)
     gates = "one gate" if count == 1 else f"{count} gates"
     return GatesNotMet(f"Version {row.version} of {row.model} does not pass {gates}.", **facts)
-
-
-def _plan(spec: PromoteSpec, config: ModelConfig | None, *, first: bool) -> Plan:
-    """The plan asked for, completed from model.yaml. A model's first version has nobody to share traffic with or to
-    go back to: unless the request says otherwise it goes live at once."""
-    declared = config.rollout if config else None
-    strategy = spec.strategy or (Strategy(declared.strategy) if declared and not first else None)
-    strategy = strategy or (Strategy.IMMEDIATE if first and not spec.bake_s else Strategy.BLUE_GREEN)
-    shares = strategy in {Strategy.CANARY, Strategy.AB_TEST, Strategy.SHADOW}
-    if shares and first:
-        raise InvalidInput(f"There is no Production version a {strategy} could be compared with; use immediate.")
-    if spec.steps and not shares:
-        raise InvalidInput(f"The strategy {strategy} has no steps; use canary or ab_test.")
-    if spec.bake_s and strategy in {Strategy.IMMEDIATE, Strategy.SHADOW}:
-        raise InvalidInput(f"The strategy {strategy} has no bake period; use blue_green.")
-    bake = timedelta(0)
-    if strategy not in {Strategy.IMMEDIATE, Strategy.SHADOW}:
-        bake_s = spec.bake_s if spec.bake_s is not None else declared.bake_s if declared else 0.0
-        bake = timedelta(seconds=bake_s)
-    if not shares:
-        return Plan(strategy, bake=bake)
-    asked = tuple((step.weight, step.hold_s) for step in spec.steps or ())
-    if not asked and declared and declared.strategy == strategy:
-        asked = tuple((step.weight, step.hold_s) for step in declared.steps)
-    asked = asked or (_RAMP if strategy is Strategy.CANARY else _AB_TEST)
-    steps = tuple(Step(round(weight * PER_PERCENT), timedelta(seconds=hold)) for weight, hold in asked)
-    if strategy is Strategy.SHADOW:  # its weight is the share that is copied; customers get none of it
-        hold = sum((step.hold for step in steps), timedelta(0))
-        return Plan(strategy, (Step(0, hold),), shadow_weight=steps[0].weight if spec.steps else BUCKETS)
-    return Plan(strategy, steps, bake=bake)
 
 
 async def _tell(

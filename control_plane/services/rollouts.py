@@ -6,16 +6,18 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.adapters.store import analysis as analysis_store
 from control_plane.adapters.store import rollouts as store
 from control_plane.adapters.store import routers, versions
+from control_plane.adapters.store.analysis import Run
 from control_plane.adapters.store.rollouts import Entry
 from control_plane.adapters.store.routers import Applied
 from control_plane.contracts.base import PER_PERCENT
-from control_plane.contracts.rollouts import ExperimentView, RolloutView, StepView
+from control_plane.contracts.rollouts import AnalysisView, ExperimentView, RolloutView
 from control_plane.domain import rollouts
 from control_plane.domain.rollouts import Phase, Rollout, Strategy
 from control_plane.errors import Conflict
-from control_plane.services import cutover
+from control_plane.services import cutover, planning
 from control_plane.services.cutover import Cause
 
 _VERBS: dict[str, Callable[..., Rollout]] = {
@@ -24,6 +26,7 @@ _VERBS: dict[str, Callable[..., Rollout]] = {
     "abort": rollouts.abort,
     "promote": rollouts.promote,
 }
+_RUNS = 1_000  # looks kept grow with the logarithm of a rollout's age
 _STATUS = {Phase.PAUSED: "paused", Phase.SUCCEEDED: "completed", Phase.ABORTED: "aborted"}
 
 
@@ -44,10 +47,12 @@ async def steer(
 
 
 async def view(session: AsyncSession, entry: Entry, live_within: timedelta) -> RolloutView:
-    return shown(entry, await routers.live(session, live_within))
+    """With its analyses."""
+    runs = await analysis_store.runs(session, entry.id, limit=_RUNS)
+    return shown(entry, await routers.live(session, live_within), tuple(reversed(runs)))
 
 
-def shown(entry: Entry, live: Sequence[Applied]) -> RolloutView:
+def shown(entry: Entry, live: Sequence[Applied], runs: Sequence[Run] = ()) -> RolloutView:
     state = entry.rollout
     waiting = _waiting_for(entry, live)
     return RolloutView(
@@ -57,7 +62,7 @@ def shown(entry: Entry, live: Sequence[Applied]) -> RolloutView:
         candidate_version=entry.candidate_version,
         stable_version=entry.stable_version,
         strategy=state.plan.strategy,
-        steps=[StepView(weight=s.weight / PER_PERCENT, hold_s=s.hold.total_seconds()) for s in state.plan.steps],
+        steps=planning.steps(state.plan),
         bake_s=state.plan.bake.total_seconds(),
         phase=state.phase,
         step=state.step,
@@ -72,7 +77,16 @@ def shown(entry: Entry, live: Sequence[Applied]) -> RolloutView:
         created_by=entry.created_by,
         closed_at=entry.closed_at,
         revision=entry.revision,
+        conclusion=state.conclusion,
+        plan=state.plan.analysis,
+        analyses=[_analysis(run) for run in runs],
     )
+
+
+def _analysis(run: Run) -> AnalysisView:
+    facts = {name: run.evidence.get(name) for name in ("srm", "live", "exposed")}
+    facts |= {name: getattr(run, name) for name in ("at", "step", "verdict", "conclusion", "why", "decided")}
+    return AnalysisView.model_validate(facts | {"measurements": run.evidence.get("measurements") or []})
 
 
 def experiment(entry: Entry) -> ExperimentView:

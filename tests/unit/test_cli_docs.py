@@ -20,6 +20,7 @@ PAGES = [
     ROOT / "docs/index.md",
     ROOT / "docs/tutorial/first-release.md",
     ROOT / "docs/howto/classic-calls.md",
+    ROOT / "docs/howto/decide-rollouts-by-evidence.md",
     ROOT / "docs/reference/sdk.md",
     ROOT / "docs/reference/cli.md",
 ]

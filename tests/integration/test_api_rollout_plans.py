@@ -1,0 +1,117 @@
+"""Plans of rollouts on the real API: what is refused, with every reason, and what a preview says."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import text, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from control_plane.adapters.store import ids, ingest
+from control_plane.adapters.store.tables import DeploymentRow, ModelRow, ModelVersionRow
+from control_plane.contracts.records import PredictionRecord
+from control_plane.ingest import rows
+from tests.support.api import CONFIG, Api, add_model, add_version, everything
+
+pytestmark = pytest.mark.integration
+PROMOTE = "/models/fraud/promote/production"
+WHY = {"reason": "a test"}
+
+
+@pytest.fixture
+async def live(api: Api) -> Api:
+    """Version 1 of fraud is Production; version 2 could follow."""
+    await add_model(api.maker)
+    async with api.maker.begin() as session:
+        await session.execute(update(ModelRow).values(production_version="1"))
+        await session.execute(update(ModelVersionRow).where(ModelVersionRow.version == "1").values(stage="Production"))
+    return api
+
+
+async def seen(engine: AsyncEngine, customers: int) -> None:
+    """One request of each, within the last minutes."""
+    at_us = int(datetime.now(UTC).timestamp() * 1e6)
+    records = [
+        PredictionRecord(
+            v=1, prediction_id=str(ids.new()), model="fraud", status="ok", received_at_us=at_us - number,
+            latency_us=3_000, epoch=1, revision=1, assigned_variant="stable", assigned_version="1",
+            served_variant="stable", served_version="1", unit_id=f"c-{number}",
+        )
+        for number in range(customers)
+    ]  # fmt: skip
+    made = [rows.prediction(msgspec.json.encode(record))[0] for record in records]
+    async with ingest.connection(engine) as connection:
+        await ingest.make_partitions(connection, [datetime.now(UTC).date()])
+        await ingest.fold(connection, predictions=made, outcomes=[], moves=[])
+
+
+async def test_a_plan_that_cannot_be_carried_out_is_refused_with_every_reason_and_changes_nothing(live: Api) -> None:
+    operator = await live.as_("operator")
+    await add_version(live.maker, "fraud", "3", stage="Archived")
+    more = {**CONFIG["features"], "iban_age": {"type": "number"}}
+    await add_version(live.maker, "fraud", "4", config={**CONFIG, "features": more})
+    before = await everything(live.maker)
+    ramp = [{"weight": 80, "hold_s": 1}, {"weight": 60, "hold_s": 1}]
+    analysis = {"metrics": [{"name": "outcome:paid", "role": "goal", "margin": 0.1}], "alpha": 0.7}
+    plan = {"strategy": "canary", "steps": ramp, "analysis": analysis}
+    refused = await operator.post(PROMOTE, json={"version": "3", **plan, **WHY})
+    assert refused.status_code == 422
+    said = "\n".join(refused.json()["reasons"])
+    for part in ("weights never fall", "at most 50", "unknown metric", "alpha", "Archived"):
+        assert part in said, said
+    needy = await operator.post(PROMOTE, json={"version": "4", **WHY})
+    assert (needy.status_code, "iban_age" in needy.text) == (409, True)
+    goalless = await operator.post(PROMOTE, json={"version": "2", "strategy": "ab_test", **WHY})
+    assert (goalless.status_code, "goal" in goalless.json()["reasons"][0]) == (422, True)
+    unmeasured = {"metrics": [{"name": "promql:q", "query": "up", "at_least": 1}]}
+    queried = await operator.post(PROMOTE, json={"version": "2", "strategy": "canary", "analysis": unmeasured, **WHY})
+    assert "MLCP_PROMETHEUS_URL" in queried.text
+    twice = {"strategy": "canary", "analysis": {}, "by_hand": True}
+    assert "by_hand" in (await operator.post(PROMOTE, json={"version": "2", **twice, **WHY})).text
+    assert await everything(live.maker) == before
+
+
+async def test_a_plan_that_could_never_decide_is_refused_with_the_time_it_would_take(
+    live: Api, engine: AsyncEngine
+) -> None:
+    operator = await live.as_("operator")
+    await seen(engine, 40)
+    analysis = {"metrics": [{"name": "error_rate", "margin": 0.0001}], "decide_within_s": 86_400}
+    plan: dict[str, Any] = {"version": "2", "strategy": "canary", "analysis": analysis}
+    refused = await operator.post(PROMOTE, json={**plan, **WHY})
+    assert refused.status_code == 422
+    [reason] = refused.json()["reasons"]
+    assert "would not decide within 24 hours" in reason
+    assert "days at" in reason
+    assert "customers per arm" in reason
+    begun = await operator.post(PROMOTE, json={**plan, "by_hand": True, "analysis": None, **WHY})
+    assert (begun.status_code, begun.json()["plan"]) == (202, None)
+
+
+async def test_a_preview_says_what_would_happen_beside_the_open_rollout_and_writes_nothing(
+    live: Api, engine: AsyncEngine
+) -> None:
+    operator, viewer = await live.as_("operator"), await live.as_("viewer")
+    await seen(engine, 500)
+    plan: dict[str, Any] = {"version": "2", "strategy": "canary", "steps": [{"weight": 50, "hold_s": 60}]}
+    before = await everything(live.maker)
+    first = await viewer.post("/models/fraud/plan", json=plan)
+    assert first.status_code == 200, first.text
+    assert (first.json()["open"], first.json()["reasons"]) == (False, [])
+    assert first.json()["forecast"]["seconds"] > 60
+    assert {need["metric"] for need in first.json()["forecast"]["needs"]} == {"error_rate", "latency"}
+    assert await everything(live.maker) == before
+    begun = await operator.post(PROMOTE, json={**plan, **WHY})
+    assert begun.status_code == 202, begun.text
+    assert [metric["name"] for metric in begun.json()["plan"]["metrics"]] == ["error_rate", "latency"]
+    same = (await viewer.post("/models/fraud/plan", json=plan)).json()
+    assert (same["open"], same["changes"]) == (True, [])
+    assert any(reason.startswith("rollout:") for reason in same["reasons"])
+    other = (await viewer.post("/models/fraud/plan", json={**plan, "bake_s": 5})).json()
+    assert [change["field"] for change in other["changes"]] == ["bake_s"]
+    async with live.maker.begin() as session:
+        await session.execute(update(DeploymentRow).values(state="ready"))
+        assert await session.scalar(text("SELECT count(*) FROM rollouts")) == 1
+    shown = (await viewer.get(f"/rollouts/{begun.json()['id']}")).json()
+    assert (shown["analyses"], shown["conclusion"]) == ([], None)
