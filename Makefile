@@ -24,7 +24,7 @@ down: ## Stop everything and keep the data
 	@if [ -x $(BIN)/mlcp ]; then $(BIN)/mlcp down; else echo "Nothing is installed, so nothing runs."; fi
 
 test: .venv/.installed-dev ## All tests but the slow ones, real services included; a skipped test is a failure
-	$(PYTEST) -n 2 --dist loadgroup --durations 20 $(ARGS)
+	$(PYTEST) -n 2 --no-loadscope-reorder --durations 20 $(ARGS)
 
 prove: .venv/.installed-dev ## The slow tests: long simulations, real data, soak, kill matrix
 	$(PYTEST) -m slow --timeout 3600 $(ARGS)

@@ -31,26 +31,35 @@ if TYPE_CHECKING:  # the API is imported by the tests that start it, not by ever
     from tests.support.api import Api
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+_ON_MLFLOW = {"test_registry_adapter", "test_registry_reconciled", "test_serving_foreign", "test_training_register"}
 
 hypothesis_settings.register_profile("mlcp", deadline=None)  # a loaded machine is no failure
 hypothesis_settings.load_profile("mlcp")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Public data sets are no part of the project: where they are not beside it, their tests are not asked for.
-
-    Tests of one file run in one process, and so do all that share what takes long to start: the product, MLflow.
-    """
-    for item in items:
-        shared = [name for name in ("stack", "mlflow") if name in getattr(item, "fixturenames", ())]
-        item.add_marker(pytest.mark.xdist_group((shared or [item.path.stem])[0]))
+    """Public data sets are no part of the project: where they are not beside it, their tests are not asked for."""
     if REAL_DATA.is_dir():
         return
     absent = [item for item in items if item.get_closest_marker("real_data")]
     if absent:
         config.hook.pytest_deselected(items=absent)
         items[:] = [item for item in items if item not in absent]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Tests of one file run in one process, and so do all that share what takes long to start: the product, MLflow."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByServer(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            if "/e2e/" in file:
+                return "product"
+            return "mlflow" if Path(file).stem in _ON_MLFLOW else file
+
+    return ByServer(config, log)
 
 
 @pytest.fixture
