@@ -26,6 +26,7 @@ TABLE = {
     "GET /models/{model}/performance": READ,
     "GET /models/{model}/traffic": READ,
     "PUT /models/{model}/traffic": RUN,
+    "POST /models/{model}/plan": READ,
     "POST /models/{model}/promote/{stage}": RUN,
     "POST /models/{model}/rollback": RUN,
     "POST /models/{model}/retrain": RUN,
