@@ -168,7 +168,8 @@ def push_metrics(
 
     def export(metrics: "list[OtlpMetric]") -> None:
         scope = ScopeMetrics(InstrumentationScope("mlcp"), metrics, "")
-        exporter.export(MetricsData([ResourceMetrics(resource, [scope], "")]))
+        data = MetricsData([ResourceMetrics(resource, [scope], "")])
+        exporter.export(data)  # pyright: ignore[reportUnknownMemberType]  (its **kwargs have no type)
 
     return MetricsPush(collect, export, float(environ.get("OTEL_METRIC_EXPORT_INTERVAL") or 60_000) / 1000)
 

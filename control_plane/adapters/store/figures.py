@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -105,9 +106,8 @@ async def units(session: AsyncSession) -> dict[tuple[str, str], str]:
     )
     found: dict[tuple[str, str], str] = {}
     for model, config in await session.execute(query):
-        declared = config.get("business")
-        for name, spec in declared.items() if isinstance(declared, dict) else ():
-            found[model, name] = str(spec.get("unit") or "") if isinstance(spec, dict) else ""
+        declared = cast("dict[str, dict[str, object]]", config.get("business") or {})
+        found |= {(model, name): str(spec.get("unit") or "") for name, spec in declared.items()}
     return found
 
 
