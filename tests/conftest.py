@@ -17,6 +17,7 @@ import prometheus_client.values
 import pytest
 import redis as redis_client
 import structlog
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from pydantic import SecretStr
 from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
@@ -33,7 +34,10 @@ if TYPE_CHECKING:  # the API is imported by the tests that start it, not by ever
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 _ON_MLFLOW = {"test_registry_adapter", "test_registry_reconciled", "test_serving_foreign", "test_training_register"}
 
-hypothesis_settings.register_profile("mlcp", deadline=None)  # a loaded machine is no failure
+# A loaded machine is no failure, nor is a run of unlucky draws that an assumption turns away.
+hypothesis_settings.register_profile(
+    "mlcp", deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+)
 hypothesis_settings.load_profile("mlcp")
 
 

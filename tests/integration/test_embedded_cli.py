@@ -136,7 +136,9 @@ def test_up_that_fails_says_why_with_the_last_words(terminal: Terminal) -> None:
 
 def test_ctrl_c_on_an_attached_stack_stops_it(terminal: Terminal) -> None:
     log = (terminal.home.parent / "up.log").open("w+")
-    attached = subprocess.Popen(terminal.argv("up"), cwd=ROOT, env=terminal.env, stdout=log, stderr=log)
+    # Tests that run in the background of a shell hand on that Ctrl-C is ignored.
+    shell = ["env", "--default-signal=INT", *terminal.argv("up")]
+    attached = subprocess.Popen(shell, cwd=ROOT, env=terminal.env, stdout=log, stderr=log)
     try:
         wait_until(lambda: "Ctrl-C stops it" in Path(log.name).read_text(), within=60, what="it is up")
         attached.send_signal(signal.SIGINT)
