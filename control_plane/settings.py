@@ -76,7 +76,13 @@ class _Gates(_Process):
     )
 
 
-class ApiSettings(_Store, _Registry, _Gates):
+class _Drift(_Process):
+    drift_threshold: float = Field(  # practical threshold (PSI) where model.yaml names none
+        0.1, validation_alias=_alias("drift_threshold", "DRIFT_THRESHOLD")
+    )
+
+
+class ApiSettings(_Store, _Registry, _Gates, _Drift):
     """The admin API. It needs Postgres to start and MLflow for artifacts' details only."""
 
     api_host: str = "127.0.0.1"  # address the API listens on
@@ -87,9 +93,6 @@ class ApiSettings(_Store, _Registry, _Gates):
     max_body_bytes: int = 1_048_576  # of one request; larger ones are refused
     prometheus_url: str | None = None  # given to the reconciler too; None: plans with a query are refused
     mlflow_webhook_secret: SecretStr | None = None  # signs MLflow's webhooks; None: they need a key like anyone
-    drift_threshold: float = Field(  # practical threshold (PSI) where model.yaml names none
-        0.1, validation_alias=_alias("drift_threshold", "DRIFT_THRESHOLD")
-    )
 
 
 class ReconcilerSettings(_Store, _Bus, _Registry, _Gates):
@@ -105,11 +108,12 @@ class ReconcilerSettings(_Store, _Bus, _Registry, _Gates):
     warm_s: float = 600.0  # how long a version that lost its traffic stays warm beyond the bake
 
 
-class WorkerSettings(_Store, _Registry):
-    """The job queue's process: training, replay, reports, notifications."""
+class WorkerSettings(_Store, _Registry, _Drift):
+    """The job queue's process: training, replay, reports, notifications, and a look at drift every minute."""
 
     worker_concurrency: int = 1  # jobs carried out at the same time
     job_timeout_s: float = 6 * 3_600.0  # a job that runs longer is stopped and fails
+    drift_early: bool = False  # judge a version's first hours too, taking every hour and day for alike
 
 
 class RouterSettings(_Bus):

@@ -59,7 +59,8 @@ class Metric:
     ACCURACY = "model_accuracy"  # [model_name, period]
     AVAILABILITY = "model_availability"  # [model_name, period]; answered / asked
     BUSINESS = "model_business_value"  # [model_name, metric, unit, period]; declared in model.yaml
-    DRIFT_SCORE = "model_drift_score"  # [model_name, drift_type]
+    DRIFT_SCORE = "model_drift_score"  # [model_name, drift_type]; largest PSI, drop of the metric, share of bad rows
+    DRIFT_ALARM = "model_drift_alarm"  # [model_name]; 1 while an incident is open
     TRAINING_DURATION = "mlflow_model_training_duration_seconds"  # [model_type, experiment_id]
     DEPLOYMENTS = "mlflow_model_deployments_total"  # [model_name, stage, status]
     ACTIVE_MODELS = "mlflow_active_models"  # [service_name]

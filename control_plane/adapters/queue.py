@@ -4,6 +4,7 @@ It lives in a Postgres schema of its own, `procrastinate`. It is a means, not a 
 same row may come out of the queue twice, after a crash; whoever carries it out claims the row first.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -11,7 +12,7 @@ from uuid import UUID
 import procrastinate
 import psycopg
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
-from procrastinate.jobs import DeleteJobCondition, Job
+from procrastinate.jobs import DeleteJobCondition, Job, Status
 from procrastinate.schema import SchemaManager
 from sqlalchemy import make_url
 
@@ -21,6 +22,7 @@ _SCHEMA = "procrastinate"
 _SEARCH_PATH = f"-c search_path={_SCHEMA}"
 _LOCK = 7_305_002  # advisory, while the schema is made
 _TASK = "carry_out"
+_MONITOR = "monitor"
 _HEARTBEAT_S = 2.0
 STALLED_S = 10.0  # a worker silent for so long is dead
 
@@ -57,7 +59,10 @@ class Queue:
             stalled = await self._app.job_manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_S)
         except ConnectorException as exc:
             raise StoreUnavailable(f"The job queue does not answer: {exc}") from exc
-        return [(UUID(str(job.task_kwargs["job_id"])), job) for job in stalled]
+        for job in stalled:
+            if job.task_name != _TASK and job.id is not None:  # the next minute's look is as good
+                await self._app.job_manager.finish_job(job, Status.FAILED, delete_job=True)
+        return [(UUID(str(job.task_kwargs["job_id"])), job) for job in stalled if job.task_name == _TASK]
 
     async def again(self, job: Job) -> None:
         """Put an abandoned job back."""
@@ -69,28 +74,51 @@ class Queue:
             raise StoreUnavailable(f"The job queue does not answer: {exc}") from exc
 
     async def work(self, *, concurrency: int, patience_s: float) -> None:
-        """Carry out jobs until cancelled; those under way then get `patience_s` before they are cancelled too."""
-        await self._app.run_worker_async(
-            concurrency=concurrency,
-            shutdown_graceful_timeout=patience_s,
-            install_signal_handlers=False,
-            update_heartbeat_interval=_HEARTBEAT_S,
-            stalled_worker_timeout=STALLED_S,
-            delete_jobs=DeleteJobCondition.ALWAYS,
-        )
+        """Carry out jobs until cancelled; those under way then get `patience_s` before they are cancelled too.
+
+        What is done every minute has a worker of its own: a training of hours must not keep it waiting.
+        """
+
+        async def worker(queue: str, at_once: int) -> None:
+            await self._app.run_worker_async(
+                queues=[queue],
+                concurrency=at_once,
+                shutdown_graceful_timeout=patience_s,
+                install_signal_handlers=False,
+                update_heartbeat_interval=_HEARTBEAT_S,
+                stalled_worker_timeout=STALLED_S,
+                delete_jobs=DeleteJobCondition.ALWAYS,
+            )
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(worker("default", concurrency), name="jobs")
+            group.create_task(worker(_MONITOR, 1), name="monitor")
 
 
 @asynccontextmanager
-async def opened(dsn: str, carry_out: Callable[[UUID], Awaitable[None]]) -> AsyncGenerator[Queue]:
-    """The queue in the database `dsn` (as SQLAlchemy takes it) leads to; `carry_out` is what `work` does with a job."""
+async def opened(
+    dsn: str, carry_out: Callable[[UUID], Awaitable[None]], *, every_minute: Callable[[], Awaitable[None]] | None = None
+) -> AsyncGenerator[Queue]:
+    """The queue in the database `dsn` (as SQLAlchemy takes it) leads to; `carry_out` is what `work` does with a job.
+
+    `every_minute`: done by one of the workers each minute, however many there are.
+    """
     connector = procrastinate.PsycopgConnector(
-        conninfo=_plain(dsn), kwargs={"options": _SEARCH_PATH}, min_size=1, max_size=3
+        conninfo=_plain(dsn), kwargs={"options": _SEARCH_PATH}, min_size=1, max_size=4
     )
     app = procrastinate.App(connector=connector)
 
     @app.task(name=_TASK)
     async def _(job_id: str) -> None:  # pyright: ignore[reportUnusedFunction]  (known to the app by its name)
         await carry_out(UUID(job_id))
+
+    if every_minute is not None:
+        look = every_minute
+
+        @app.periodic(cron="* * * * *")
+        @app.task(name=_MONITOR, queue=_MONITOR, queueing_lock=_MONITOR)
+        async def _(timestamp: int) -> None:  # pyright: ignore[reportUnusedFunction]
+            await look()
 
     async with app.open_async():
         yield Queue(app)

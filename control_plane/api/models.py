@@ -11,6 +11,7 @@ from control_plane.api.auth import Requires
 from control_plane.api.deps import Cursor, Limit, Now, PolicyDep, Session, number_cursor
 from control_plane.api.problems import responses
 from control_plane.contracts.base import Page, Text
+from control_plane.contracts.drift import DriftView
 from control_plane.contracts.models import (
     ModelView,
     PerformanceView,
@@ -21,7 +22,7 @@ from control_plane.contracts.models import (
 )
 from control_plane.domain.governance import Action, covers
 from control_plane.errors import Forbidden, InvalidInput, NotFound, Unauthenticated
-from control_plane.services import models, performance, timeline, traffic
+from control_plane.services import drift_view, models, performance, timeline, traffic
 from control_plane.services.keys import Principal
 
 router = APIRouter(prefix="/models", tags=["models"], responses=responses(Unauthenticated, Forbidden))
@@ -87,6 +88,19 @@ async def get_performance(
 ) -> PerformanceView:
     """Requests, latency and quality per version over the last `period`: 15m, 24h, 7d, 4w, or hour, day, week, month."""
     return await performance.view(session, model, period, now=now)
+
+
+@router.get(
+    "/{model}/drift", dependencies=[Depends(Requires(Action.READ))], responses=responses(NotFound, InvalidInput)
+)
+async def get_drift(
+    model: str,
+    session: Session,
+    now: Now,
+    days: Annotated[int, Query(ge=1, le=100, description="How far back the history goes.", examples=[7])] = 7,
+) -> DriftView:
+    """Drift of the Production version: now, both histograms per feature, incidents, and the history hour by hour."""
+    return await drift_view.view(session, model, days=days, now=now)
 
 
 @router.get("/{model}/traffic", dependencies=[Depends(Requires(Action.READ))], responses=responses(NotFound))

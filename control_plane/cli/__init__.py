@@ -7,6 +7,7 @@ import typer
 
 from control_plane.cli import (
     apply,
+    drift,
     governance,
     jobs,
     local,
@@ -33,7 +34,8 @@ def build() -> typer.Typer:
         rich_markup_mode=None,
         help="Release control plane for machine-learning models.",
     )
-    for module in (stack, local, registry, releases, apply, router, predict, simulate, why, governance, jobs, logs):
+    modules = (stack, local, registry, releases, apply, router, predict, simulate, drift, why, governance, jobs, logs)
+    for module in modules:
         module.register(app)
     return app
 

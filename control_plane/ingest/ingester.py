@@ -29,6 +29,7 @@ from control_plane.ingest import rows
 from control_plane.ingest.business import Business
 from control_plane.ingest.dead_letters import DeadLetters
 from control_plane.ingest.figures import keep_fresh
+from control_plane.ingest.profiles import Profiler
 from control_plane.settings import IngesterSettings
 from control_plane.telemetry import Metric, configure_logging, mark_ready
 
@@ -98,7 +99,8 @@ class Ingester:
         folds: Sequence[Fold] = FOLDS,
     ) -> None:
         self._connection, self._redis, self._settings, self._meters = connection, redis, settings, meters
-        self._folds = folds
+        self._profiler = Profiler()
+        self._folds: tuple[Fold, ...] = (*folds, self._profiler)
         self._letters = DeadLetters(settings.home / "spool" / "dead-letters", "ingester")
         self._watermarks: dict[str, Position] = {}
         self._partitions: set[date] = set()
@@ -142,6 +144,7 @@ class Ingester:
     async def _fold(self, made: Plan) -> None:
         predictions, outcomes, days, newest = self._rows(made.frames, careful=False)
         await self._ensure(days)
+        await self._profiler.refresh(self._connection)
         try:
             counts = await self._store(predictions, outcomes, made.moves)
         except Unstorable as exc:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # `binding` resolves these from `answers` when an answer is t
     from control_plane.sdk.answers import (
         AuditVerification,
         AuditView,
+        DriftView,
         HealthView,
         JobLogs,
         JobView,
@@ -72,6 +73,11 @@ def timeline(model: str, *, as_of: datetime | None = None, limit: int = 200) -> 
 def performance(model: str, *, period: str = "24h") -> Call[PerformanceView]:
     """Requests, latency and quality per version over the last `period` (such as 15m, 24h, 7d)."""
     return read(path("models", model, "performance"), period=period)
+
+
+def drift(model: str, *, days: int = 7) -> Call[DriftView]:
+    """Drift of the Production version: scores, evidence, estimated and realised performance, incidents, history."""
+    return read(path("models", model, "drift"), days=days)
 
 
 def prediction(prediction_id: UUID | str) -> Call[PredictionView]:

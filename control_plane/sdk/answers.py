@@ -6,6 +6,7 @@ request, and a rollback should be on its way before that.
 
 from control_plane.contracts.audit import AuditVerification, AuditView
 from control_plane.contracts.base import Page
+from control_plane.contracts.drift import DriftView
 from control_plane.contracts.health import HealthView
 from control_plane.contracts.jobs import JobLogs, JobView
 from control_plane.contracts.keys import KeyCreated, KeyView, PrincipalView
@@ -25,6 +26,7 @@ __all__ = [
     "AnalysisView",
     "AuditVerification",
     "AuditView",
+    "DriftView",
     "HealthView",
     "JobLogs",
     "JobView",

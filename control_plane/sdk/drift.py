@@ -40,6 +40,16 @@ class Finding(BaseModel):
     why: str
 
 
+class Histogram(BaseModel):
+    """Shares per cell; both sides sum to 1."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cells: list[str]
+    reference: list[float]
+    current: list[float]
+
+
 class FeatureDrift(BaseModel):
     """One column. `psi` (population stability index) above `limit` is a FAIL; None where nothing could be computed."""
 
@@ -53,7 +63,10 @@ class FeatureDrift(BaseModel):
     limit: float | None
     js: float | None  # Jensen-Shannon distance
     ks: float | None  # Kolmogorov-Smirnov distance on the bins; numbers only
+    wasserstein: float | None = None  # numbers only, in the column's unit
+    cramers_v: float | None = None  # categories only: effect size of chi-square
     findings: list[Finding]
+    histogram: Histogram | None = None
 
 
 class DriftReport(BaseModel):
@@ -78,15 +91,22 @@ class DriftDetector:
     """Compares rows with `reference`: a CSV, Parquet or NDJSON file, a version's profile.json, rows, or a frame.
 
     `psi`: practical threshold per column. `alpha`: false alarms per look over all columns together. `types`: column ->
-    number, integer, boolean, category or text, instead of what the values say.
+    number, integer, boolean, category or text, instead of what the values say. `histograms`: of every column, too.
     """
 
     def __init__(
-        self, reference: Rows, *, psi: float = 0.1, alpha: float = 0.01, types: Mapping[str, str] | None = None
+        self,
+        reference: Rows,
+        *,
+        psi: float = 0.1,
+        alpha: float = 0.01,
+        types: Mapping[str, str] | None = None,
+        histograms: bool = False,
     ) -> None:
         self._reference = reference
         self._options = [f"--psi={psi}", f"--alpha={alpha}"]
         self._options += [f"--type={name}={kind}" for name, kind in (types or {}).items()]
+        self._options += ["--histograms"] if histograms else []
 
     def detect_drift(self, current: Rows) -> DriftReport:
         """One look at `current`.

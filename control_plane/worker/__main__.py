@@ -9,13 +9,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.adapters import queue, store
+from control_plane.adapters.metrics import Metrics
 from control_plane.adapters.queue import Queue
+from control_plane.adapters.registry import Registry
 from control_plane.adapters.store.wake import Wake, listening
 from control_plane.errors import Unavailable
 from control_plane.settings import WorkerSettings
 from control_plane.telemetry import configure_logging, mark_ready
 from control_plane.worker import relay
 from control_plane.worker.carry_out import Carrier
+from control_plane.worker.monitor import Gauges, Monitor
 
 _LOOK_S = 2.0
 _PATIENCE_S = 0.5  # a stopped worker gives its jobs back at once: the next one begins them anew
@@ -29,16 +32,19 @@ async def run(settings: WorkerSettings) -> None:
     await asyncio.to_thread(queue.prepare, dsn)
     engine = store.create_engine(dsn)
     sessions = store.sessions(engine)
+    registry = Registry(settings.mlflow_url)
+    monitor = Monitor(settings, sessions, registry, Gauges(Metrics(settings.run / "metrics", "worker")))
     try:
         async with (
             listening(dsn) as wake,
-            queue.opened(dsn, Carrier(settings, sessions)) as jobs,
+            queue.opened(dsn, Carrier(settings, sessions), every_minute=monitor) as jobs,
             asyncio.TaskGroup() as group,
         ):
             group.create_task(_relay(sessions, jobs, wake), name="relay")
             group.create_task(jobs.work(concurrency=settings.worker_concurrency, patience_s=_PATIENCE_S), name="work")
             mark_ready()
     finally:
+        await registry.aclose()
         await engine.dispose()
 
 

@@ -121,9 +121,10 @@ def test_a_model_yaml_and_a_csv_make_a_served_model(
     assert trained.interval.value > at_least
     assert trained.interval.low < trained.interval.value < trained.interval.high
 
-    found = evidence.document(
-        source.config, trained, data.fingerprint(raw, source.config, sha256="ab" * 32, source="rows.csv"), None, seed=1
-    )
+    known_as = data.fingerprint(raw, source.config, sha256="ab" * 32, source="rows.csv")
+    moved_by = evidence.importances(trained, prepared)
+    found = evidence.document(source.config, trained, known_as, None, seed=1, importances=moved_by)
+    assert set(found["importances"]) == set(source.config.features)
     evidence.complete(source, trained, prepared, found, trained.folder)
     assert {"manifest.json", "evidence.json", "profile.json", "example.json", "model.yaml"} <= {
         path.name for path in trained.folder.iterdir()

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,15 @@ class Production:
 
 
 def document(
-    config: ModelConfig, trained: Trained, source: Fingerprint, production: Production | None, *, seed: int
+    config: ModelConfig,
+    trained: Trained,
+    source: Fingerprint,
+    production: Production | None,
+    *,
+    seed: int,
+    importances: Mapping[str, float],
 ) -> dict[str, Any]:
-    """evidence.json: what the gates read. Values that are not finite are null."""
+    """evidence.json: what the gates and the drift monitor read. Values that are not finite are null."""
     assert config.metric is not None
     interval = trained.interval
     cost = None
@@ -65,6 +72,7 @@ def document(
         "winner": trained.winner.candidate.name,
         "train_seconds": round(trained.seconds, 2),
         "seed": seed,
+        "importances": {name: float(f"{value:.6g}") for name, value in importances.items()},
     }
     cleaned: dict[str, Any] = _finite(found)
     return cleaned

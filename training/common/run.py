@@ -54,9 +54,9 @@ def train(
         work = Path(temporary)
         trained = pipeline.train(source, prepared, work, semver=version, seed=seed, cpus=cpus, say=say)
         production = _production(config, prepared, registry, work / "production")
-        found = evidence.document(config, trained, known_as, production, seed=seed)
-        evidence.complete(source, trained, prepared, found, trained.folder)
         moved_by = evidence.importances(trained, prepared)
+        found = evidence.document(config, trained, known_as, production, seed=seed, importances=moved_by)
+        evidence.complete(source, trained, prepared, found, trained.folder)
         say("drawing", "drawing the pictures", 0.78)
         pictures = plots.draw(
             config.problem,

@@ -126,10 +126,10 @@ class Move:
 @asynccontextmanager
 async def connection(engine: AsyncEngine) -> AsyncGenerator[Connection]:
     """A connection for the functions below, with their temporary tables. StoreUnavailable when there is none."""
-    with _translated():
+    with translated():
         outer = await engine.connect()
     try:
-        with _translated():
+        with translated():
             raw = await outer.get_raw_connection()
             inner = cast(Connection, raw.driver_connection)
             await inner.execute(_TEMPORARY)
@@ -141,14 +141,14 @@ async def connection(engine: AsyncEngine) -> AsyncGenerator[Connection]:
 
 async def watermarks(connection: Connection) -> dict[str, Position]:
     """How far each spool is in Postgres."""
-    with _translated():
+    with translated():
         rows = await connection.fetch('SELECT spool, segment, "offset" FROM ingest_watermark')
     return {row["spool"]: (row["segment"], row["offset"]) for row in rows}
 
 
 async def make_partitions(connection: Connection, days: Iterable[date]) -> None:
     """Day partitions of `predictions`, each in a short transaction of its own, made ahead of the rows."""
-    with _translated():
+    with translated():
         for day in sorted(set(days)):
             begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
             end = begin + timedelta(days=1)
@@ -177,7 +177,7 @@ async def fold(
     """
     fresh: Sequence[Row] = ()
     new_outcomes = 0
-    with _translated():
+    with translated():
         async with connection.transaction():
             await _check(connection, moves)
             if predictions:
@@ -229,7 +229,7 @@ async def _check(connection: Connection, moves: Sequence[Move]) -> None:
 
 
 @contextmanager
-def _translated() -> Generator[None]:
+def translated() -> Generator[None]:
     """Postgres' errors as ours: a value it refuses, or Postgres itself."""
     try:
         yield

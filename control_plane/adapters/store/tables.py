@@ -4,7 +4,7 @@ Desired state is written by services, observed state by the reconciler; a column
 obvious. `predictions` and `outcomes` hold personal data; no other table does.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -404,7 +404,7 @@ class ExposureRow(Base):
 
 
 class WindowRow(Base):
-    """Hourly counts per model, version and variant; profiles join them in `profile`.
+    """Hourly counts per model, version and variant.
 
     `requests`, `failures`, `fallbacks` and `latency_us_sum` are of the version that answered, or of "". `missed` is of
     the version that was to answer and did not, by failure or fallback.
@@ -423,7 +423,6 @@ class WindowRow(Base):
     answered: Mapped[int] = mapped_column(BigInteger, server_default="0")
     missed: Mapped[int] = mapped_column(BigInteger, server_default="0")
     latency: Mapped[list[int]] = mapped_column(ARRAY(BigInteger), server_default="{}")  # answers by domain.latency
-    profile: Mapped[dict[str, Any] | None]
 
 
 class BusinessRow(Base):
@@ -438,3 +437,99 @@ class BusinessRow(Base):
     hour: Mapped[datetime] = mapped_column(primary_key=True)
     predictions: Mapped[int] = mapped_column(BigInteger)  # that contributed
     total: Mapped[float]  # in the metric's unit
+
+
+class DriftReferenceRow(Base):
+    """What a version's traffic is compared with; never changes, since every window is counted on its cells."""
+
+    __tablename__ = "drift_references"
+    __table_args__ = (one_of("source", "training", "first_traffic"),)
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    source: Mapped[str]  # training | first_traffic
+    document: Mapped[bytes]  # a profile.json, deflated
+    created_at: Mapped[datetime]
+    filled_at: Mapped[datetime | None]  # when the ingest counted what the version had answered before
+
+
+class DriftProfileRow(Base):
+    """A window of traffic, counted on its version's reference. Several rows of one window add up to it.
+
+    `rows` profiles count every answer, `blocks` the first of each customer and day. The ingest appends parts; the
+    worker adds them up to hours, days and months.
+    """
+
+    __tablename__ = "drift_profiles"
+    __table_args__ = (
+        Index("drift_profiles_window", "model", "version", "kind", "starts"),
+        Index("drift_profiles_parts", "id", postgresql_where=text("grain = 'part'")),
+        one_of("kind", "rows", "blocks"),
+        one_of("grain", "part", "hour", "day", "month"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    model: Mapped[str]
+    version: Mapped[str]
+    variant: Mapped[str]  # "" where unassigned
+    kind: Mapped[str]  # rows | blocks
+    grain: Mapped[str]  # part | hour | day | month
+    starts: Mapped[datetime]  # the hour of a part
+    rows: Mapped[int] = mapped_column(BigInteger)
+    data: Mapped[bytes]  # see domain.drift.compact
+
+
+class DriftBlockRow(Base):
+    """Which customers had their first answer of the day, by a hash of that day's own; kept two days."""
+
+    __tablename__ = "drift_blocks"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    unit: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+
+
+class DriftDayRow(Base):
+    """What a day's blocks measured up to the end of one of its hours: what evidence is computed from."""
+
+    __tablename__ = "drift_days"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    hour: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    measured: Mapped[dict[str, Any]]
+
+
+class DriftLookRow(Base):
+    """The last look of every hour at a model: its history."""
+
+    __tablename__ = "drift_looks"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    version: Mapped[str]
+    at: Mapped[datetime]
+    look: Mapped[dict[str, Any]]
+
+
+class DriftIncidentRow(Base):
+    """One episode of drift, from its alarm to the day it is over. `history`: every change, oldest first."""
+
+    __tablename__ = "drift_incidents"
+    __table_args__ = (
+        Index("one_open_incident", "model", unique=True, postgresql_where=text("closed_at IS NULL")),
+        Index("drift_incidents_model_opened", "model", "opened_at"),
+        one_of("severity", "low", "medium", "high"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    model: Mapped[str]
+    version: Mapped[str]
+    opened_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    severity: Mapped[str]  # low | medium | high
+    kinds: Mapped[list[str]]  # data, prediction, target, performance, quality
+    features: Mapped[list[str]]
+    history: Mapped[list[Any]]

@@ -16,7 +16,7 @@ uses `evidence.py`.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
@@ -82,6 +82,8 @@ class FeatureDrift:
     js: float | None = None
     ks: float | None = None  # numbers only
     findings: tuple[Finding, ...] = ()
+    wasserstein: float | None = None  # numbers only, in the feature's unit
+    cramers_v: float | None = None  # categories only: effect size of chi-square, 0..1
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,8 @@ def judge(name: str, reference: Feature, current: Feature | None, policy: Policy
     n = _independent(current, after) / policy.rows_per_unit
     m = _independent(reference, before)
     limit = (math.sqrt(policy.psi) + math.sqrt(noise * (1 / m + 1 / n))) ** 2
-    scored = FeatureDrift(name, Verdict.PASS, "", rows, psi, limit, js, ks, findings)
+    moved, effect = _wasserstein(reference, current), _cramers_v(current, before, after)
+    scored = FeatureDrift(name, Verdict.PASS, "", rows, psi, limit, js, ks, findings, moved, effect)
     if psi > limit:
         why = f"{name} drifted: PSI {psi:.3f} > {limit:.3f} ({_moved(current, p, q)})."
         return _decided(scored, Verdict.FAIL, why)
@@ -173,6 +176,15 @@ def cell_names(feature: Feature) -> list[str]:
             ]
         case Text():
             return [*cell_names(feature.words)[:-1], "absent"]
+
+
+def histogram(reference: Feature, current: Feature) -> dict[str, list[str] | list[float]] | None:
+    """Names of the cells and both sides' shares, 6 decimals; None where either side has no rows."""
+    before, after = cell_counts(reference), cell_counts(current)
+    if not (before.sum() and after.sum()):
+        return None
+    shares = ([round(float(x), 6) for x in side / side.sum()] for side in (before, after))
+    return {"cells": cell_names(reference), **dict(zip(("reference", "current"), shares, strict=True))}
 
 
 def _comparable(reference: Feature, before: scores.Floats, after: scores.Floats) -> tuple[scores.Floats, scores.Floats]:
@@ -265,14 +277,33 @@ def _moved(feature: Feature, p: scores.Floats, q: scores.Floats) -> str:
     return f"{cell_names(feature)[most]}: {p[most]:.1%} -> {q[most]:.1%}"
 
 
+def _wasserstein(reference: Feature, current: Feature) -> float | None:
+    """Between the values of both sides; None where the grid cannot say (no edges, huge values)."""
+    if not (isinstance(reference, Numeric) and isinstance(current, Numeric)) or current.huge or reference.huge:
+        return None
+    low = min(reference.moments.low, current.moments.low)
+    high = max(reference.moments.high, current.moments.high)
+    if not (math.isfinite(low) and math.isfinite(high)):  # a reference by hand may have no moments
+        return None
+    return scores.wasserstein_binned(reference.counts, current.counts, edges=current.edges, low=low, high=high)
+
+
+def _cramers_v(current: Feature, before: scores.Floats, after: scores.Floats) -> float | None:
+    """None where too few cells are filled well enough for chi-square."""
+    if not isinstance(current, Categorical):
+        return None
+    try:
+        return scores.chi_square(*scores.merge_rare(before, after)).cramers_v
+    except ValueError:
+        return None
+
+
 def _undecided(name: str, rows: int, *findings: Finding) -> FeatureDrift:
     return FeatureDrift(name, Verdict.INCONCLUSIVE, findings[0].why, rows, findings=findings)
 
 
 def _decided(drift: FeatureDrift, verdict: Verdict, why: str, *more: Finding) -> FeatureDrift:
-    return FeatureDrift(
-        drift.name, verdict, why, drift.rows, drift.psi, drift.limit, drift.js, drift.ks, (*drift.findings, *more)
-    )
+    return replace(drift, verdict=verdict, why=why, findings=(*drift.findings, *more))
 
 
 def _optional(name: str, reference: Feature | None, current: Feature | None, policy: Policy) -> FeatureDrift | None:

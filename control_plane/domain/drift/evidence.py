@@ -23,8 +23,9 @@ Source: e-values and their average: Vovk & Wang (2021); stakes started anew: Shi
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ _NAMED = 6  # categories with a score of their own
 class Settings:
     """`alpha`: false alarms per model in `horizon_days`. `threshold`: shift that does not matter, in standard
     deviations (its square is about a PSI). `radius_z`: standard errors of the reference in delta. `least_day_sd`: days
-    are never taken for more alike than this.
+    are never taken for more alike than this; `prior_day_sd`: how much they are taken to differ before enough are known.
     """
 
     alpha: float = 0.01
@@ -52,6 +53,7 @@ class Settings:
     threshold: float = 0.05
     radius_z: float = 1.0
     least_day_sd: float = 0.01
+    prior_day_sd: float = 0.1
     least_blocks: int = 50
 
     def __post_init__(self) -> None:
@@ -106,6 +108,7 @@ class Evidence:
     log_e: float
     alarm: bool
     features: Mapping[str, float]
+    strongest: tuple[str, str]  # feature and score
     why: str
 
 
@@ -166,6 +169,31 @@ def baseline(days: Sequence[Day], seasons: Sequence[int], settings: Settings) ->
     return Baseline(known, centre, np.sqrt((day_sd**2 + noise) / sizes), day_sd)
 
 
+def prior(scores: Scores, reference: Profile, settings: Settings) -> Baseline:
+    """What is usual before any day is known: the reference's own rows, and days that differ by `prior_day_sd`.
+
+    Of values new to it a window has what the reference makes expect (as in `decide.py`).
+    """
+    usual = measure(scores, replace(reference, features={n: _expected(f) for n, f in reference.features.items()}))
+    error = np.sqrt(_block_variance(usual))[None, :]
+    return Baseline((0,), usual.mean[None, :], error, np.full(len(usual.mean), settings.prior_day_sd))
+
+
+def standing(scores: Scores, state: State, settings: Settings) -> Evidence:
+    """The evidence of the closed days alone."""
+    return _read(scores, state.log_stakes, state.days, settings)
+
+
+def is_calm(
+    scores: Scores, day: Day, usual: Baseline, features: Collection[str], *, season: int, settings: Settings
+) -> bool:
+    """Whether a day with enough blocks shows none of these features further out than noise and threshold explain."""
+    excess, v = _excess(day, usual, season, settings)
+    mine = np.array([feature in features for feature, _ in scores.names])
+    enough = day.blocks[mine].min(initial=np.inf) >= settings.least_blocks
+    return bool(enough and (excess.max(axis=1) <= np.sqrt(v))[mine].all())
+
+
 def start(scores: Scores) -> State:
     return State(np.full((len(scores.names), 2, len(_EXCESSES)), -np.inf))
 
@@ -181,16 +209,21 @@ def close(state: State, day: Day, usual: Baseline, *, season: int, settings: Set
 
 
 def _staked(state: State, day: Day, usual: Baseline, season: int, settings: Settings) -> Floats:
+    beyond, variance = _excess(day, usual, season, settings)
+    excess, v = beyond[:, :, None], variance[:, None, None]
+    payoff = _EXCESSES * excess / v - _EXCESSES**2 / (2 * v)
+    payoff = np.where((day.blocks >= settings.least_blocks)[:, None, None], payoff, 0.0)  # too few: no bet today
+    return np.logaddexp(state.log_stakes, -math.log(settings.horizon_days)) + payoff
+
+
+def _excess(day: Day, usual: Baseline, season: int, settings: Settings) -> tuple[Floats, Floats]:
+    """How far beyond delta, per score in both directions, and the variance of that under H0."""
     if season not in usual.seasons:
         raise ValueError(f"season {season} was not among the reference days: {usual.seasons}")
     at = usual.seasons.index(season)
     delta = settings.threshold + settings.radius_z * usual.error[at]
     shift = day.mean - usual.centre[at]
-    v = (usual.day_sd**2 + _block_variance(day))[:, None, None]
-    excess = np.stack([shift - delta, -shift - delta], axis=1)[:, :, None]
-    payoff = _EXCESSES * excess / v - _EXCESSES**2 / (2 * v)
-    payoff = np.where((day.blocks >= settings.least_blocks)[:, None, None], payoff, 0.0)  # too few: no bet today
-    return np.logaddexp(state.log_stakes, -math.log(settings.horizon_days)) + payoff
+    return np.stack([shift - delta, -shift - delta], axis=1), usual.day_sd**2 + _block_variance(day)
 
 
 def _read(scores: Scores, log_stakes: Floats, days: int, settings: Settings) -> Evidence:
@@ -208,12 +241,22 @@ def _read(scores: Scores, log_stakes: Floats, days: int, settings: Settings) -> 
     strongest = scores.names[int(np.argmax(weighted))]
     found = "drift" if alarm else "no drift shown"
     why = f"{found}: evidence {math.exp(min(700.0, log_e)):.3g} of {1 / settings.alpha:.0f} needed after {days} days; "
-    return Evidence(log_e, alarm, ordered, f"{why}most from {strongest[0]} ({strongest[1]}).")
+    return Evidence(log_e, alarm, ordered, strongest, f"{why}most from {strongest[0]} ({strongest[1]}).")
 
 
 def _block_variance(day: Day) -> Floats:
     """Variance of the day's mean from its blocks alone."""
     return np.maximum(day.variance, _LEAST_VARIANCE) / np.maximum(1.0, day.blocks)
+
+
+def _expected(feature: Feature) -> Feature:
+    """The reference with the values a window is expected to have that it has not."""
+    if isinstance(feature, Text):
+        return Text(feature.words, cast(Numeric, _expected(feature.length)))
+    if isinstance(feature, Categorical):
+        return replace(feature, unseen=feature.unseen + feature.once)
+    ends = [max(1, feature.counts[0]), *feature.counts[1:-1], max(1, feature.counts[-1])]
+    return replace(feature, counts=tuple(ends)) if len(feature.counts) > 1 else feature
 
 
 def _cells(feature: Feature) -> Floats:

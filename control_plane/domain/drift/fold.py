@@ -88,19 +88,37 @@ def reference_feature(
 ) -> Feature:
     match kind:
         case FeatureType.NUMBER | FeatureType.INTEGER:
-            values, _ = numbers(column)
-            grid = Numeric(kind, edges := quantile_edges(values, bins=cells.bins), (0,) * (len(edges) + 1), range=range)
-            return fold_feature(grid, column)
-        case FeatureType.BOOLEAN:
-            return fold_feature(Categorical(kind, {"false": 0, "true": 0}, known=b""), column)
-        case FeatureType.CATEGORY:
-            counts, _ = categories(column)
-            return fold_feature(_category_grid(kind, counts, cells), column)
+            values, absent = numbers(column)
+            return reference_numbers(kind, values, absent=absent, cells=cells, range=range)
+        case FeatureType.BOOLEAN | FeatureType.CATEGORY:
+            counts, absent = categories(column)
+            return reference_counts(kind, counts, absent=absent, cells=cells)
         case FeatureType.TEXT:
             words, lengths, _ = _texts(column)
             edges = quantile_edges(lengths, bins=cells.bins)
             length = Numeric(FeatureType.INTEGER, edges, (0,) * (len(edges) + 1))
             return fold_feature(Text(_category_grid(FeatureType.CATEGORY, words, cells), length), column)
+
+
+def reference_numbers(
+    kind: FeatureType,
+    values: Floats,
+    *,
+    absent: Absent,
+    cells: Cells,
+    range: tuple[float, float] | None = None,
+) -> Numeric:
+    """`values`: float64, NaN where null (counted on top of `absent`)."""
+    edges, ordered = _cut(values, bins=cells.bins)
+    grid = Numeric(kind, edges, (0,) * (len(edges) + 1), range=range)
+    return fold_numbers(grid, values, absent=absent, ordered=ordered)
+
+
+def reference_counts(kind: FeatureType, counts: Mapping[str, int], *, absent: Absent, cells: Cells) -> Categorical:
+    """`counts`: rows per value; of a boolean "true" and "false"."""
+    if kind is FeatureType.BOOLEAN:
+        return fold_categories(Categorical(kind, {"false": 0, "true": 0}, known=b""), counts, absent=absent)
+    return fold_categories(_category_grid(kind, counts, cells), counts, absent=absent)
 
 
 def fold(
@@ -144,9 +162,12 @@ def fold_feature(grid: Feature, column: Column) -> Feature:
             return Text(fold_categories(grid.words, words, absent=Absent()), length)
 
 
-def fold_numbers(grid: Numeric, values: Floats, *, absent: Absent) -> Numeric:
-    """`values`: float64, NaN where null (counted on top of `absent`)."""
-    ordered = ordered_values(values, single=single_precision(grid.edges))
+def fold_numbers(
+    grid: Numeric, values: Floats, *, absent: Absent, ordered: NDArray[np.floating[Any]] | None = None
+) -> Numeric:
+    """`values`: float64, NaN where null (counted on top of `absent`). `ordered`: the others sorted, if that is done."""
+    if ordered is None:
+        ordered = ordered_values(values, single=single_precision(grid.edges))
     usable = int(np.searchsorted(ordered, np.nan))  # NaN sorts last
     ordered = ordered[:usable]
     edges = np.asarray(grid.edges, dtype=ordered.dtype)
@@ -195,11 +216,16 @@ def quantile_edges(values: Floats, *, bins: int) -> tuple[float, ...]:
     Up to `bins` distinct values get a cell each (edges half-way between them). A value that fills several cells by
     itself leaves fewer, wider ones around it. No usable value: no edges.
     """
+    return _cut(values, bins=bins)[0]
+
+
+def _cut(values: Floats, *, bins: int) -> tuple[tuple[float, ...], NDArray[np.floating[Any]] | None]:
+    """Edges, and the values in order as `fold_numbers` wants them; None where huge ones would be missing."""
     if bins < 1:
         raise ValueError(f"bins must be at least 1, got {bins}")
     usable = values[np.abs(values) <= HUGE]  # NaN compares false
     if not len(usable):
-        return ()
+        return (), None
     for single in (True, False):
         ordered = ordered_values(usable, single=single)
         changes = np.flatnonzero(ordered[1:] != ordered[:-1])
@@ -209,8 +235,11 @@ def quantile_edges(values: Floats, *, bins: int) -> tuple[float, ...]:
         else:
             edges = np.unique(ordered[np.arange(bins + 1) * (len(ordered) - 1) // bins]).astype(np.float64)
         found = tuple(float(e) for e in edges)
-        if not single or single_precision(found):
-            return found
+        if single_precision(found) or not single:
+            whole = single_precision(found) is single and len(usable) == len(values) - np.count_nonzero(
+                values != values
+            )
+            return found, ordered if whole else None
     raise AssertionError("the second pass always returns")  # pragma: no cover
 
 

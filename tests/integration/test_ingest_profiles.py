@@ -1,0 +1,146 @@
+"""Profiles of live traffic: every answer counted once, on the reference of the version that gave it."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from control_plane.adapters import bus
+from control_plane.adapters.store import ids, windows
+from control_plane.domain.drift import compact, document, fold, profiles
+from control_plane.domain.model_config import FeatureType
+from tests.integration.test_ingest_fold import Bench, record, started
+
+pytestmark = pytest.mark.integration
+RNG = np.random.default_rng(1)
+AMOUNTS = RNG.normal(50, 10, 1_000)
+GRID = fold.reference(
+    {"amount": AMOUNTS, "country": ["fr", "de"] * 500},
+    {"amount": FeatureType.NUMBER, "country": FeatureType.CATEGORY},
+    cells=fold.Cells(bins=8),
+    prediction=(FeatureType.NUMBER, RNG.random(1_000)),
+)
+
+
+@pytest.fixture
+async def bench(engine: AsyncEngine, redis: str, home: Path) -> AsyncIterator[Bench]:
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("INSERT INTO drift_references VALUES ('churn', '1', 'training', :document, now(), NULL)"),
+            {"document": windows.write_document(document.to_json(GRID))},
+        )
+    client = bus.connect(redis, timeout_s=5)
+    async with started(engine, client, redis, home) as made:
+        yield made
+    await client.aclose()
+
+
+def answer(unit: str | None, amount: object, *, at_ms: int | None = None, **more: Any) -> bytes:
+    made = ids.new(at_ms=at_ms)
+    facts = {"served_version": "1", "features": {"amount": amount, "country": "fr"}, "output": {"probability": 0.25}}
+    facts |= {"prediction_id": str(made), "received_at_us": (made.int >> 80) * 1000}
+    return record(unit, **(facts | more))
+
+
+async def stored(bench: Bench, kind: str, variant: str = "stable") -> profiles.Profile:
+    rows = await bench.all(f"SELECT data FROM drift_profiles WHERE kind = '{kind}' AND variant = '{variant}'")
+    whole = profiles.empty_like(GRID)
+    for row in rows:
+        whole = profiles.merge(whole, compact.unpack(GRID, row["data"]))
+    return whole
+
+
+async def test_what_is_stored_is_the_profile_of_all_answers(bench: Bench) -> None:
+    amounts = RNG.normal(55, 10, 60)
+    answers = [answer(f"u{i}", float(a)) for i, a in enumerate(amounts)]
+    await bench.fold(bench.batch(*answers[:1]), bench.batch(*answers[1:25]))
+    await bench.fold(bench.batch(*answers[25:]))
+    found = await stored(bench, "rows")
+    expected = fold.fold(GRID, {"amount": amounts, "country": ["fr"] * 60}, prediction=[0.25] * 60)
+    assert found.rows == 60
+    assert found.features["country"] == expected.features["country"]
+    assert found.prediction is not None
+    assert expected.prediction is not None
+    assert found.prediction.counts == expected.prediction.counts  # type: ignore[union-attr]
+    assert found.features["amount"].counts == expected.features["amount"].counts  # type: ignore[union-attr]
+
+
+async def test_an_answer_that_arrives_twice_is_counted_once(bench: Bench) -> None:
+    first, second = answer("u", 50.0), answer("v", 51.0)
+    await bench.fold(bench.batch(first, spool="predictions-0-a", first=True))
+    bench.at = 0
+    await bench.fold(bench.batch(first, second, spool="predictions-1-b", first=True))
+    assert (await stored(bench, "rows")).rows == 2
+    assert (await stored(bench, "blocks")).rows == 2
+
+
+async def test_a_customer_is_one_block_a_day_however_often_it_comes(bench: Bench) -> None:
+    await bench.fold(bench.batch(*[answer("one", 50.0) for _ in range(5)], answer("two", 40.0)))
+    await bench.fold(bench.batch(*[answer("one", 50.0) for _ in range(5)]))
+    day_ago = int(datetime.now(UTC).timestamp() * 1000) - 86_400_000
+    await bench.fold(bench.batch(answer("one", 50.0, at_ms=day_ago)))
+    assert (await stored(bench, "rows")).rows == 12
+    assert (await stored(bench, "blocks")).rows == 3
+    assert len(await bench.all("SELECT DISTINCT unit FROM drift_blocks")) == 3  # the hash is of its day
+
+
+async def test_answers_without_a_customer_are_blocks_of_their_own(bench: Bench) -> None:
+    await bench.fold(bench.batch(*[answer(None, 50.0, assigned_variant=None) for _ in range(4)]))
+    assert (await stored(bench, "blocks", variant="")).rows == 4
+
+
+async def test_copies_and_pinned_answers_are_windows_of_their_own_and_no_evidence(bench: Bench) -> None:
+    await bench.fold(bench.batch(answer("u", 50.0, shadow=True), answer("v", 50.0, pinned=True), answer("w", 50.0)))
+    counts = await bench.all("SELECT variant, kind, rows FROM drift_profiles ORDER BY 1, 2")
+    assert [tuple(row.values()) for row in counts] == [
+        ("pinned", "rows", 1),
+        ("shadow", "rows", 1),
+        ("stable", "blocks", 1),
+        ("stable", "rows", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("features", "absent"),
+    [
+        ({"country": "fr"}, (0, 1, 0)),
+        ({"amount": None, "country": "fr"}, (1, 0, 0)),
+        ({"amount": "12", "country": "fr"}, (0, 0, 1)),
+        ([1, 2], (0, 1, 0)),
+        (None, (0, 1, 0)),
+        ({"amount": 1, "country": "\x00"}, (0, 1, 0)),  # kept as text: nothing in it is read as a feature
+    ],
+)
+async def test_odd_input_is_counted_for_what_it_is(
+    bench: Bench, features: object, absent: tuple[int, int, int]
+) -> None:
+    await bench.fold(bench.batch(answer("u", 50.0), answer("v", 0.0, features=features, output=[1, "x"])))
+    found = (await stored(bench, "rows")).features["amount"].absent
+    assert (found.nulls, found.missing, found.mistyped) == absent
+
+
+async def test_a_version_without_a_reference_is_left_alone(bench: Bench) -> None:
+    await bench.fold(bench.batch(answer("u", 50.0, served_version="2")))
+    assert await bench.all("SELECT * FROM drift_profiles") == []
+    assert len(await bench.all("SELECT * FROM predictions")) == 1
+
+
+async def test_what_was_answered_before_the_reference_was_known_is_counted_once_it_is(bench: Bench) -> None:
+    await bench.fold(bench.batch(*[answer(f"u{i % 5}", 50.0, served_version="2") for i in range(12)]))
+    async with bench.engine.begin() as connection:
+        await connection.execute(
+            text("INSERT INTO drift_references SELECT model, '2', source, document, now(), NULL FROM drift_references")
+        )
+    bench.ingester._profiler.looked_at = -1e9  # pyright: ignore[reportPrivateUsage]
+    await bench.fold(bench.batch(answer("u0", 50.0, served_version="2"), answer("v", 50.0, served_version="2")))
+    assert (await stored(bench, "rows")).rows == 14
+    assert (await stored(bench, "blocks")).rows == 6
+    bench.ingester._profiler.references.clear()  # pyright: ignore[reportPrivateUsage]  (as after a restart)
+    bench.ingester._profiler.looked_at = -1e9  # pyright: ignore[reportPrivateUsage]
+    await bench.fold(bench.batch(answer("u0", 50.0, served_version="2")))
+    assert (await stored(bench, "rows")).rows == 15
