@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, cast
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1d2733;--soft:#66727f;--line:#d9dee4;--paper:#fff;--card:#f6f8fa;--ref:#9aa7b5;
@@ -29,19 +29,19 @@ _SMALL = 'font-size="10" font-family="system-ui,sans-serif" fill="#66727f"'  # f
 
 def page(document: Mapping[str, Any], title: str) -> str:
     """`document`: a DriftView or a DriftReport as JSON. Whatever a name holds is shown as text."""
+    history = _many(document, "history")
     parts = [f"<h1>{escape(title)}</h1>", *_head(document)]
     if readings := document.get("readings"):
-        parts += ["<h2>What drifted</h2>", _readings(readings, document.get("history") or [])]
+        parts += ["<h2>What drifted</h2>", _readings(readings, history)]
     if performance := document.get("performance"):
-        parts += _performance(performance, document.get("history") or [])
-    features = list(document.get("features") or [])
+        parts += _performance(performance, history)
+    features = _many(document, "features")
     if prediction := document.get("prediction"):
         parts += ["<h2>Predictions</h2>", f'<div class="cards">{_card(prediction, [])}</div>']
     if features:
         legend = '<span class="key" style="background:var(--ref)"></span>reference'
         legend += '<span class="key" style="background:var(--now)"></span>now'
         parts += [f'<h2>Features <span class="soft">{legend}</span></h2>']
-        history = document.get("history") or []
         cards = [_card(feature, [point["psi"].get(feature["name"]) for point in history]) for feature in features]
         parts += [f'<div class="cards">{"".join(cards)}</div>']
     if incidents := document.get("incidents"):
@@ -50,6 +50,10 @@ def page(document: Mapping[str, Any], title: str) -> str:
     return (
         f'<!doctype html><html lang="en"><head>{head}<style>{_STYLE}</style></head><body>{"".join(parts)}</body></html>'
     )
+
+
+def _many(document: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
+    return cast("Sequence[Mapping[str, Any]]", document.get(name) or [])
 
 
 def _head(document: Mapping[str, Any]) -> list[str]:
@@ -63,7 +67,7 @@ def _head(document: Mapping[str, Any]) -> list[str]:
         said += f"{_time(window['since'])} to {_time(window['until'])}. Reference: "
         said += f"{reference['source'].replace('_', ' ')}, {reference['rows']:,} rows. Usual: {document.get('basis')}."
         parts.append(f'<p class="soft">{escape(said)}</p>')
-    for incident in document.get("incidents") or []:
+    for incident in _many(document, "incidents"):
         if incident["closed_at"] is None:
             what = ", ".join(incident["features"]) or ", ".join(incident["kinds"])
             said = f"Alarm ({incident['severity']}) since {_time(incident['opened_at'])}: {what}"
@@ -115,7 +119,7 @@ def _card(feature: Mapping[str, Any], past: Sequence[float | None]) -> str:
             facts.append(f"{name} {_number(feature[key])}")
     if feature.get("share") is not None:
         facts.append(f"explains {feature['share']:.0%} of the predictions' shift")
-    findings = "".join(f"<p>{escape(found['why'])}</p>" for found in feature.get("findings") or [])
+    findings = "".join(f"<p>{escape(found['why'])}</p>" for found in _many(feature, "findings"))
     picture = _histogram(feature["histogram"]) if feature.get("histogram") else ""
     history = _line(past, feature.get("limit"), width=_WIDTH, height=34)
     return (

@@ -67,8 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         policy = _policy(given.psi, given.alpha)
-        options = {"types": _types(given.type), "bins": given.bins, "histograms": given.histograms}
-        found = report(given.reference, given.current, policy=policy, **options)
+        types = _types(given.type)
+        found = report(
+            given.reference, given.current, policy=policy, types=types, bins=given.bins, histograms=given.histograms
+        )
     except ControlPlaneError as error:
         sys.stderr.write(json.dumps({"type": error.type, "detail": error.detail, **error.extra}) + "\n")
         return 1

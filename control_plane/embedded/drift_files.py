@@ -8,11 +8,11 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -53,7 +53,7 @@ class File:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[File]:
+def opened(path: Path) -> Generator[File]:
     """Raises InvalidInput for a file that cannot be read."""
     with ExitStack() as stack:
         try:
@@ -70,8 +70,7 @@ def reference(file: File, types: Mapping[str, FeatureType], *, cells: fold.Cells
     features: dict[str, Feature] = {}
     for names in _groups(file, list(types)):
         if file.rows * len(names) <= _VALUES:
-            table = file.whole(names)
-            made = _each(names, lambda n, t=table: _reference(t.column(n), types[n], cells))
+            made = _each(names, partial(_reference_of, file.whole(names), types, cells))
         else:
             grids = _grids(file, names, types, cells)
             made = _streamed(file, names, grids)
@@ -85,8 +84,7 @@ def window(file: File, grid: Profile) -> Profile:
     features: dict[str, Feature] = {}
     for names in _groups(file, there):
         if file.rows * len(names) <= _VALUES:
-            table = file.whole(names)
-            made = _each(names, lambda n, t=table: _fold(grid.features[n], t.column(n)))
+            made = _each(names, partial(_fold_of, file.whole(names), grid.features))
         else:
             made = _streamed(file, names, grid.features)
         features |= dict(zip(names, made, strict=True))
@@ -103,7 +101,15 @@ def _groups(file: File, names: Sequence[str]) -> Iterator[list[str]]:
         yield list(names[at : at + fit])
 
 
-def _each(names: Sequence[str], work: Any) -> list[Feature]:
+def _reference_of(table: Any, types: Mapping[str, FeatureType], cells: fold.Cells, name: str) -> Feature:
+    return _reference(table.column(name), types[name], cells)
+
+
+def _fold_of(table: Any, grids: Mapping[str, Feature], name: str) -> Feature:
+    return _fold(grids[name], table.column(name))
+
+
+def _each(names: Sequence[str], work: Callable[[str], Feature]) -> list[Feature]:
     """Sorting and hashing leave the interpreter's lock alone: one thread per processor."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return list(pool.map(work, names))
@@ -115,7 +121,7 @@ def _streamed(file: File, names: Sequence[str], grids: Mapping[str, Feature]) ->
         for name in names:
             part = _fold(grids[name], piece.column(name))
             found[name] = part if name not in found else profiles.merge_feature(found[name], part)
-    return [found[name] if name in found else _fold(grids[name], []) for name in names]
+    return [found[name] if name in found else _fold(grids[name], import_module("pyarrow").nulls(0)) for name in names]
 
 
 def _grids(file: File, names: Sequence[str], types: Mapping[str, FeatureType], cells: fold.Cells) -> dict[str, Feature]:
@@ -175,9 +181,9 @@ def _fold(grid: Feature, column: Any) -> Feature:
 
 def _numbers(column: Any) -> tuple[fold.Floats, Absent]:
     """float64 with NaN for null; of a column of another type every value counts as mistyped."""
-    kind = None if isinstance(column, list) else _kind(column.type)
-    if isinstance(column, list) or _is_null(column):
+    if _is_null(column):
         return np.full(len(column), np.nan), Absent()
+    kind = _kind(column.type)
     if kind not in {FeatureType.NUMBER, FeatureType.INTEGER}:
         nulls = int(column.null_count)
         return np.full(nulls, np.nan), Absent(mistyped=len(column) - nulls)
@@ -193,7 +199,7 @@ def _numbers(column: Any) -> tuple[fold.Floats, Absent]:
 
 def _counted(column: Any) -> tuple[dict[str, int], Absent]:
     """Rows per value; of a column of another type every value counts as mistyped."""
-    if isinstance(column, list) or _is_null(column):
+    if _is_null(column):
         return {}, Absent(nulls=len(column))
     nulls = int(column.null_count)
     if _kind(column.type) not in {FeatureType.CATEGORY, FeatureType.BOOLEAN}:
@@ -208,7 +214,7 @@ def _counted(column: Any) -> tuple[dict[str, int], Absent]:
 
 
 def _listed(column: Any) -> list[object]:
-    return column if isinstance(column, list) else cast("list[object]", column.to_pylist())
+    return cast("list[object]", column.to_pylist())
 
 
 def _is_null(column: Any) -> bool:

@@ -7,7 +7,7 @@ counted then.
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from hashlib import blake2b
@@ -146,7 +146,8 @@ def _columns(rows: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, fo
     try:
         if len(names) == 1:
             return {names[0]: [row[names[0]] for row in rows]}
-        return dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
+        whole = cast("Callable[[dict[str, Any]], tuple[Any, ...]]", itemgetter(*names))
+        return dict(zip(names, zip(*map(whole, rows), strict=True), strict=True))
     except KeyError:
         return {name: [row.get(name, fold.MISSING) for row in rows] for name in names}
 

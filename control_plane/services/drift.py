@@ -256,7 +256,7 @@ async def _since(session: AsyncSession, model: str, version: str) -> date:
 
 def _features(report: Report, weighed: Weighed, shares: Sequence[Share]) -> list[dict[str, Any]]:
     by_name = {share.name: share for share in shares}
-    log_e = weighed.evidence.features if weighed.evidence else {}
+    log_e: Mapping[str, float] = weighed.evidence.features if weighed.evidence else {}
     found: list[dict[str, Any]] = []
     for drift in report.features:
         share = by_name.get(drift.name)

@@ -119,6 +119,10 @@ def _point(row: DriftLookRow) -> DriftPoint:
         rows=look["window"]["rows"],
         scores={reading["kind"]: reading["score"] for reading in look["readings"]},
         psi={feature["name"]: feature["psi"] for feature in look["features"]},
-        estimated=(performance.get("estimated") or {}).get("value"),
-        realised=(performance.get("realised") or {}).get("value"),
+        estimated=_value(performance.get("estimated")),
+        realised=_value(performance.get("realised")),
     )
+
+
+def _value(interval: Mapping[str, Any] | None) -> float | None:
+    return None if interval is None else interval["value"]

@@ -57,10 +57,15 @@ def _prediction(outputs: list[object]) -> tuple[FeatureType, list[object]] | Non
         return FeatureType.CATEGORY, labels
     numbers = [_member(output, "probability") for output in outputs]
     if not any(isinstance(number, int | float) for number in numbers):
-        numbers = [_member(output, "value") if isinstance(output, dict) else output for output in outputs]
+        numbers = [_value(output) for output in outputs]
     if any(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
         return FeatureType.NUMBER, numbers
     return None
+
+
+def _value(output: object) -> object:
+    """A foreign server may answer the bare number."""
+    return output if not isinstance(output, dict) else _member(cast("object", output), "value")
 
 
 def _member(output: object, name: str) -> object:

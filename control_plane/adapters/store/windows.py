@@ -64,7 +64,9 @@ async def recall(connection: Connection, key: Key, *, limit: int) -> Sequence[Ro
 
 async def claim(connection: Connection, blocks: Collection[Block]) -> set[Block]:
     """Of these, the ones nobody has claimed yet; each is claimed only once."""
-    rows = await connection.fetch(_CLAIM, *map(list, zip(*sorted(blocks), strict=True))) if blocks else []
+    if not blocks:
+        return set()
+    rows = await connection.fetch(_CLAIM, *map(list, zip(*sorted(blocks), strict=True)))
     return {(row["model"], row["version"], row["day"], row["unit"]) for row in rows}
 
 

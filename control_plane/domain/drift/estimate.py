@@ -104,7 +104,8 @@ def realised_auc(probability: ArrayLike, positive: ArrayLike) -> Estimate | None
     if y.shape != p.shape or not 0 < y.sum() < len(y):
         return None
     auc, of_positive, of_negative = _auc(p, y)
-    influence = np.where(y > 0.5, (of_positive - auc) / y.mean(), (of_negative - auc) / (1 - y.mean()))
+    share = float(y.mean())
+    influence: Floats = np.where(y > 0.5, (of_positive - auc) / share, (of_negative - auc) / (1 - share))
     return Estimate(auc, math.sqrt(float(influence @ influence)) / len(p), len(p))
 
 
