@@ -230,7 +230,8 @@ def _cut(values: Floats, *, bins: int) -> tuple[tuple[float, ...], NDArray[np.fl
         ordered = ordered_values(usable, single=single)
         changes = np.flatnonzero(ordered[1:] != ordered[:-1])
         if len(changes) < bins:
-            middles = (ordered[changes].astype(np.float64) + ordered[changes + 1].astype(np.float64)) / 2
+            lower, upper = ordered[changes].astype(np.float64), ordered[changes + 1].astype(np.float64)
+            middles = np.maximum((lower + upper) / 2, np.nextafter(lower, upper))  # neighbours have no middle
             edges = np.concatenate(([ordered[0]], middles, [ordered[-1]])).astype(np.float64)
         else:
             edges = np.unique(ordered[np.arange(bins + 1) * (len(ordered) - 1) // bins]).astype(np.float64)
