@@ -2,21 +2,22 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from control_plane.adapters.metrics import CONTENT_TYPE
 from control_plane.errors import NotFound, Unavailable
-from control_plane.router import pages, traces, upstream
+from control_plane.router import oip, pages, traces, upstream
 from control_plane.router import request as requests
 from control_plane.router.auth import Keys
-from control_plane.router.forward import Predict
+from control_plane.router.forward import MakePrediction, Predict
 from control_plane.router.outcomes import Outcomes
 from control_plane.router.passthrough import Batch, Explain
 from control_plane.router.problems import Refused
 from control_plane.router.request import Request
-from control_plane.router.routes import Route, Routes
+from control_plane.router.routes import Arm, Route, Routes
 from control_plane.router.spool import Spool
 from control_plane.router.tools import Tools
 
@@ -83,6 +84,7 @@ class App:
             b"/health": _get(Get(lambda: (200, b'{"status":"ok"}', requests.JSON))),
             b"/ready": _get(Get(self._ready)),
             b"/metrics": _get(GetLater(self, self._metrics)),
+            **self._server_paths(b"/v2"),
         }
         self._table: Table = self._fixed
 
@@ -131,6 +133,9 @@ class App:
         traced = None if tracer is None else traces.predictions(tracer)
         explain = Explain(route, keys, self.spawn)
         return {
+            **self._server_paths(base + b"/v2"),
+            **self._tensor_paths(b"/v2", route, keys, traced),
+            **self._tensor_paths(base + b"/v2", route, keys, traced),
             base + b"/predict": {b"POST": Predict(route, keys, self._tools, traced)},
             base + b"/outcomes": {b"POST": Outcomes(route.name, keys, self._outcomes, self._tools.fresh_id)},
             base + b"/explain": {b"POST": explain},
@@ -153,6 +158,33 @@ class App:
             most = route.source.max_in_flight
             route.load.adapt(answered, seconds, deadline_s=route.deadline_s, most=most)
 
+    def _server_paths(self, base: bytes) -> Table:
+        """The Open Inference Protocol's paths of a server: this one, whatever model it is asked about."""
+
+        def ready() -> tuple[int, bytes, bytes]:
+            self._ready()
+            return 200, b'{"ready":true}', requests.JSON
+
+        return {
+            base: _get(Get(lambda: (200, oip.SERVER, requests.JSON))),
+            base + b"/health/live": _get(Get(lambda: (200, b'{"live":true}', requests.JSON))),
+            base + b"/health/ready": _get(Get(ready)),
+        }
+
+    def _tensor_paths(self, base: bytes, route: Route, keys: Keys, traced: MakePrediction | None) -> Table:
+        """... and of one model: routed, and by version or alias."""
+
+        found: dict[bytes, Mapping[bytes, requests.Route]] = {}
+        aliases = route.source.aliases
+        for named in (None, *route.by_version, *aliases):
+            version = None if named is None else aliases.get(named, named)
+            path = b"%b/models/%b" % (base, route.name.encode())
+            path += b"" if named is None else b"/versions/%b" % named.encode()
+            found[path] = _get(Get(partial(_metadata, route, version)))
+            found[path + b"/ready"] = _get(GetLater(self, partial(_model_ready, route, version)))
+            found[path + b"/infer"] = {b"POST": oip.Infer(route, keys, self._tools, version, traced)}
+        return found
+
     def _ready(self) -> tuple[int, bytes, bytes]:
         if self._routes is None:
             raise Refused.of(Unavailable, "This router has no snapshot yet.")
@@ -164,18 +196,28 @@ class App:
         return 200, await asyncio.to_thread(self._tools.meter.render), CONTENT_TYPE.encode()
 
 
+async def _is_ready(arm: Arm) -> bool:
+    try:
+        status, _ = await upstream.fetch(arm.server.pool, _HEAD, seconds=1.0)
+    except ConnectionError:
+        return False
+    return status == 200
+
+
+def _metadata(route: Route, version: str | None) -> tuple[int, bytes, bytes]:
+    return 200, oip.metadata(route, version), requests.JSON
+
+
+async def _model_ready(route: Route, version: str | None) -> tuple[int, bytes, bytes]:
+    ready = (await _health(route))[0] == 200 if version is None else await _is_ready(route.by_version[version])
+    return 200 if ready else 503, msgspec.json.encode({"name": route.name, "ready": ready}), requests.JSON
+
+
 async def _health(route: Route) -> tuple[int, bytes, bytes]:
     """Asks the servers that take part in answering. 503 when the one that carries most of the traffic is not ready."""
     arms = {arm.target.id: arm for arm in (*route.arms, *([route.pinned_to] if route.pinned_to else []))}
 
-    async def ready(arm_id: str) -> bool:
-        try:
-            status, _ = await upstream.fetch(arms[arm_id].server.pool, _HEAD, seconds=1.0)
-        except ConnectionError:
-            return False
-        return status == 200
-
-    states = dict(zip(arms, await asyncio.gather(*(ready(arm_id) for arm_id in arms)), strict=True))
+    states = dict(zip(arms, await asyncio.gather(*(_is_ready(arm) for arm in arms.values())), strict=True))
     main = route.pinned_to or route.default
     well = main is not None and states[main.target.id]
     body = {

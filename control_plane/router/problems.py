@@ -8,6 +8,7 @@ import msgspec
 import structlog
 
 from control_plane import errors
+from model_servers import oip
 
 _BASE = "https://errors.control-plane.dev/"  # + slug
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -73,6 +74,10 @@ class Refused(Exception):
         )
         return cls(500, "internal", "Internal error", f"Trace {trace_id} in the router's log.", trace_id=trace_id)
 
+    def oip(self) -> tuple[int, bytes]:
+        """Status and error object for who speaks the Open Inference Protocol, which says 400 where we say 422."""
+        return 400 if self.status == 422 else self.status, oip.error("; ".join(self.reasons) or self.detail)
+
     def body(self, instance: str) -> bytes:
         document: dict[str, object] = {
             "type": _BASE + self.slug,
@@ -84,3 +89,9 @@ class Refused(Exception):
         if self.reasons:
             document["reasons"] = self.reasons
         return msgspec.json.encode(document | self.extra)
+
+
+def speaks_oip(path: bytes) -> bool:
+    """`/v2...` and `/ml/{model}/v2...` are the Open Inference Protocol's."""
+    parts = path.split(b"/", 4)
+    return parts[1:2] == [b"v2"] or (parts[1:2] == [b"ml"] and parts[3:4] == [b"v2"])

@@ -5,7 +5,7 @@ from collections import deque
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from control_plane.router.problems import Refused
+from control_plane.router.problems import Refused, speaks_oip
 
 JSON: Final = b"application/json"
 _HIGH_WATER: Final = 262_144  # bytes of a streamed body held before the sender has to wait
@@ -77,10 +77,15 @@ class Request:
         )
 
     def refuse(self, refused: Refused) -> None:
-        """A problem document. Where the body was not read to its end, the connection ends after it."""
+        """A problem document, or an error object to who speaks the Open Inference Protocol. Where the body was not read
+        to its end, the connection ends after it."""
         if not self.finished:
             self.keep_alive = False
         retry = b"retry-after: %d\r\n" % refused.retry_after_s if refused.retry_after_s else b""
+        if speaks_oip(self.path):
+            status, error = refused.oip()
+            self.respond(status, error, extra=retry + refused.headers)
+            return
         path = self.path.decode("ascii", "replace")
         self.respond(refused.status, refused.body(path), b"application/problem+json", retry + refused.headers)
 

@@ -10,6 +10,7 @@ from model_servers.runtime.batching import BUDGET_S, MOST_ROWS, Batcher
 from model_servers.runtime.engine import Engine
 from model_servers.runtime.features import Decoder
 from model_servers.runtime.metrics import CONTENT_TYPE, Metrics
+from model_servers.runtime.oip import Tensors
 from model_servers.runtime.problems import Refused
 from model_servers.runtime.request import Request, Route, Routes
 from model_servers.runtime.spec import Spec
@@ -61,8 +62,13 @@ class App:
         def predict(request: Request) -> None:
             add(row(request.body, request.siblings), request)
 
+        tensors = Tensors(self._spec, self._engine, self._decoder, batcher, self._tracer)
         handle = predict if self._tracer is None else traces.traced(self._tracer, "infer", predict)
-        return {b"/predict": {b"POST": Route(handle, self._spec.max_body_bytes)}, **self._common()}
+        return {
+            b"/predict": {b"POST": Route(handle, self._spec.max_body_bytes)},
+            **self._common(),
+            **tensors.routes(self.check_ready),
+        }
 
     def aux_routes(self) -> Routes:
         """Of the aux socket: what may take long, in a process of its own."""
@@ -103,9 +109,12 @@ class App:
         request.respond(200, self._engine.explanations([row])[0])
 
     def ready(self, request: Request) -> None:
-        if self._ready:
-            request.respond(200, self._identity)
-        else:
+        self.check_ready()
+        request.respond(200, self._identity)
+
+    def check_ready(self) -> None:
+        """Raises Refused (503) while the model is being warmed up."""
+        if not self._ready:
             raise Refused(503, "warming-up", "The model server is not ready", "The model is being warmed up.")
 
 

@@ -14,6 +14,7 @@ from typing import Final, cast
 
 import httptools
 
+from model_servers import oip
 from model_servers.runtime import problems
 from model_servers.runtime.problems import Refused
 from model_servers.runtime.request import Incoming, Request, Route, Routes
@@ -152,6 +153,8 @@ class Connection(asyncio.Protocol):
                 request.traceparent = value
             case b"expect":
                 request.expects_continue = value.lower() == b"100-continue"
+            case oip.HEADER_LENGTH:
+                request.header_length = value
             case _:
                 pass
 

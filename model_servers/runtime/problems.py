@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from model_servers import oip
+
 CONTENT_TYPE = b"application/problem+json"
 
 _BASE = "https://errors.control-plane.dev/"
@@ -30,6 +32,10 @@ class Refused(Exception):
         if self.reasons:
             document["reasons"] = self.reasons
         return msgspec.json.encode(document)
+
+    def oip_body(self) -> bytes:
+        """The same as the Open Inference Protocol says it."""
+        return oip.error("; ".join(self.reasons) or self.detail)
 
 
 def malformed(detail: str) -> Refused:

@@ -20,13 +20,14 @@ class Request:
     """One request, and the way to answer it: `respond` exactly once, now or later."""
 
     __slots__ = (
-        "_connection",
         "_keep_alive",
         "accept",
         "body",
+        "connection",
         "content_type",
         "expects_continue",
         "finished",
+        "header_length",
         "length",
         "method",
         "path",
@@ -37,7 +38,7 @@ class Request:
     )
 
     def __init__(self, connection: "Connection") -> None:
-        self._connection = connection
+        self.connection = connection
         self._keep_alive = True
         self.method = b""
         self.path = b""
@@ -45,6 +46,7 @@ class Request:
         self.length = 0  # declared, 0 when chunked
         self.siblings = b""
         self.traceparent = b""
+        self.header_length: bytes | None = None  # of a body that has more than JSON: how much of it is JSON
         self.content_type = b""
         self.accept = b""
         self.expects_continue = False
@@ -52,14 +54,19 @@ class Request:
         self.route: Route | None = None
         self.stream: Incoming | None = None
 
-    def respond(self, status: int, body: bytes, content_type: bytes = JSON) -> None:
-        self._connection.answer(self, head(status, len(body), content_type, self._keep_alive) + body)
+    def respond(self, status: int, body: bytes, content_type: bytes = JSON, extra: bytes = b"") -> None:
+        """`extra`: further header lines, each ended by CRLF."""
+        self.connection.answer(self, head(status, len(body), content_type, self._keep_alive, extra) + body)
 
     def refuse(self, refused: Refused) -> None:
-        """A problem document; where the body has not been read, the connection ends after it."""
+        """A problem document, or an error object to who speaks the Open Inference Protocol. Where the body has not been
+        read, the connection ends after it."""
         if not self.finished:
             self._keep_alive = False
-        self.respond(refused.status, refused.body(), problems.CONTENT_TYPE)
+        if self.path.startswith(b"/v2"):
+            self.respond(refused.status, refused.oip_body())
+        else:
+            self.respond(refused.status, refused.body(), problems.CONTENT_TYPE)
 
     def close_after(self) -> None:
         """This answer is the connection's last."""
@@ -72,11 +79,11 @@ class Request:
     @property
     def gone(self) -> bool:
         """The client has hung up."""
-        return self._connection.closed
+        return self.connection.closed
 
     def start(self, status: int, content_type: bytes) -> "Outgoing":
         """Begin a streamed answer."""
-        return Outgoing(self, self._connection, status, content_type)
+        return Outgoing(self, self.connection, status, content_type)
 
 
 class Route:
@@ -159,15 +166,16 @@ def _connection(keep_alive: bool) -> bytes:
     return b"" if keep_alive else b"connection: close\r\n"
 
 
-def head(status: int, length: int, content_type: bytes, keep_alive: bool) -> bytes:
-    if status == 200 and keep_alive and content_type is JSON:
+def head(status: int, length: int, content_type: bytes, keep_alive: bool, extra: bytes = b"") -> bytes:
+    if status == 200 and keep_alive and content_type is JSON and not extra:
         return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % length
     retry = b"retry-after: 1\r\n" if status == 503 else b""
-    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (
+    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b%b%b\r\n" % (
         status,
         HTTPStatus(status).phrase.encode(),
         content_type,
         length,
+        extra,
         retry,
         _connection(keep_alive),
     )

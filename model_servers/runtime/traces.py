@@ -73,12 +73,13 @@ class _Traced(Request):
     __slots__ = ("_inner", "_span")
 
     def __init__(self, inner: Request, span: "Span") -> None:
-        super().__init__(inner._connection)
+        super().__init__(inner.connection)
         self._inner, self._span = inner, span
         self.body, self.path, self.siblings, self.finished = inner.body, inner.path, inner.siblings, inner.finished
+        self.header_length = inner.header_length
 
-    def respond(self, status: int, body: bytes, content_type: bytes = JSON) -> None:
-        self._inner.respond(status, body, content_type)
+    def respond(self, status: int, body: bytes, content_type: bytes = JSON, extra: bytes = b"") -> None:
+        self._inner.respond(status, body, content_type, extra)
         _end(self._span, status)
 
     def refuse(self, refused: Refused) -> None:
