@@ -13,6 +13,7 @@ from control_plane.api.problems import responses
 from control_plane.contracts.base import Page, Text
 from control_plane.contracts.drift import DriftView
 from control_plane.contracts.models import (
+    ImportancesView,
     ModelView,
     PerformanceView,
     TimelineView,
@@ -101,6 +102,16 @@ async def get_drift(
 ) -> DriftView:
     """Drift of the Production version: now, both histograms per feature, incidents, and the history hour by hour."""
     return await drift_view.view(session, model, days=days, now=now)
+
+
+@router.get("/{model}/explain", dependencies=[Depends(Requires(Action.READ))], responses=responses(NotFound))
+async def get_importances(
+    model: str, session: Session, version: Annotated[Text | None, Query(max_length=20)] = None
+) -> ImportancesView:
+    """What moves the answers of a version on the whole; of the one in Production where none is named."""
+    if version is not None and not (version.isascii() and version.isdigit()):
+        raise NotFound(f"Model {model} has no such version.", model=model)
+    return await models.importances(session, model, version)
 
 
 @router.get("/{model}/traffic", dependencies=[Depends(Requires(Action.READ))], responses=responses(NotFound))

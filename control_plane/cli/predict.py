@@ -30,9 +30,16 @@ def predict(
     file: File = None,
     example: Example = False,
     unit: Annotated[str | None, typer.Option("--unit", help="unit_id, such as a customer.")] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="Answer every row of FILE, into this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Ask MODEL for one answer. FILE holds a whole body or the features alone."""
+    """Ask MODEL for one answer. FILE holds a whole body or the features alone.
+
+    With --out, FILE is a table of rows: .parquet, .csv, .arrow, .ndjson; so is what is written.
+    """
+    if out is not None:
+        _batch(model, file, out, as_json)
+        return
     with connect.predictions() as ml:
         body = ml.example(model) if _wants_example(file, example) else _body(file)
         answer = ml.predict_body(model, body if unit is None else {**body, "unit_id": unit})
@@ -50,8 +57,20 @@ def predict(
     show(answer, as_json, table(["", model], rows))
 
 
+def _batch(model: str, file: str | None, out: str, as_json: bool) -> None:
+    if file is None:
+        raise InvalidInput("Say which rows: -f FILE.")
+    with connect.predictions() as ml:
+        ml.batch_predict(model, file, out)
+    size = Path(out).stat().st_size
+    show({"out": out, "bytes": size}, as_json, f"{model} answered every row of {file}: {out}, {size} bytes.")
+
+
 def explain(model: Model, file: File = None, example: Example = False, as_json: Json = False) -> None:
-    """Why MODEL answers as it does: what each feature contributes."""
+    """Why MODEL answers as it does: what each feature contributes, to one answer or, without -f, on the whole."""
+    if file is None and not example:
+        _importances(model, as_json)
+        return
     with connect.predictions() as ml:
         body = ml.example(model) if _wants_example(file, example) else _body(file)
         answer = ml.explain(model, body)
@@ -65,6 +84,14 @@ def explain(model: Model, file: File = None, example: Example = False, as_json: 
         f"Base {found.base:+.4f}; all of it adds up to the {what}.",
     ]
     show(answer, as_json, *lines)
+
+
+def _importances(model: str, as_json: bool) -> None:
+    with connect.admin() as cp:
+        found = cp.importances(model)
+    rows = [(name, f"{value:.4f}") for name, value in found.features.items()]
+    head = f"{model} {found.version}: mean absolute contribution over {found.rows} rows, in {found.space} units."
+    show(found, as_json, head, table(["feature", "#moves the score by"], rows))
 
 
 def outcomes(

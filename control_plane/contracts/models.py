@@ -167,6 +167,21 @@ class PerformanceView(View):
     note: str | None  # why something could not be computed
 
 
+class ImportancesView(View):
+    """What moves a version's answers on the whole: the mean absolute contribution of each feature, largest first.
+
+    `space` "margin": log-odds before calibration (binary), the score of the predicted class before softmax
+    (multiclass), or the value itself (regression). One answer's own contributions are the data plane's /explain.
+    """
+
+    model: str
+    version: str
+    statistic: str
+    space: str
+    rows: int  # of the hold-out, averaged over
+    features: dict[str, float]
+
+
 class PredictionView(View):
     """One logged prediction. Personal data: features, output, unit_id."""
 

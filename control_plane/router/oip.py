@@ -54,11 +54,11 @@ class Infer:
         grant = self._keys.grant(request.headers.get(b"authorization"), route.name)
         try:
             asked = oip.decode(_plain(request, self.max_body), request.headers.get(oip.HEADER_LENGTH))
-            version = self._version or _text(asked.parameters, "model_version")
-            unit, request_id = _text(asked.parameters, _UNIT), _text(asked.parameters, "request_id") or asked.id
-            first, pinned = choose(route, grant, version, None)
-            inputs = self._inputs if version is None else inputs_of(first.target)
-            rows = oip.rows(asked.inputs, inputs, also=self._also)
+            version = self._version or _text(asked, "model_version")
+            unit, request_id = _text(asked, _UNIT), _text(asked, "request_id") or asked.id
+            named = route.by_version.get(route.source.aliases.get(version, version)) if version is not None else None
+            inputs = self._inputs if named is None else inputs_of(named.target)
+            rows = oip.rows(asked.inputs or [], inputs, also=self._also)
         except Malformed as exc:
             raise Refused.invalid(exc.reasons) from None
         gathered = _Gathered(request, route, asked, len(rows))
@@ -210,8 +210,8 @@ def _of_row(refused: Refused, number: int, count: int) -> Refused:
     )
 
 
-def _text(parameters: Mapping[str, Any], name: str) -> str | None:
-    value = parameters.get(name)
+def _text(asked: oip.Message, name: str) -> str | None:
+    value = (asked.parameters or {}).get(name)
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):

@@ -13,6 +13,12 @@ from control_plane.contracts.snapshot import ModelRoute, Target
 
 Json = dict[str, Any]  # a JSON document of our own making
 _PROBLEM = "application/problem+json"
+_STREAMS = (
+    "application/x-ndjson",
+    "text/csv",
+    "application/vnd.apache.arrow.stream",
+    "application/vnd.apache.parquet",
+)
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1b1b}"
     "pre{background:#f4f4f4;padding:1rem;overflow:auto}table{border-collapse:collapse;width:100%}"
@@ -76,7 +82,7 @@ def openapi(name: str, route: ModelRoute, target: Target | None) -> bytes:
         "paths": {
             f"{base}/predict": _post("Predict", predict, "200", answer),
             f"{base}/explain": _post("Explain the answer to the same body", predict, "200", {"type": "object"}),
-            f"{base}/batch_predict": _post("Predict many rows", {}, "200", {}),
+            f"{base}/batch_predict": _batch(predict),
             f"{base}/outcomes": _post("Report what really happened", outcome, "202", accepted),
         },
         "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
@@ -107,6 +113,17 @@ def docs(name: str, route: ModelRoute, target: Target | None) -> bytes:
         f"<h2>Features</h2><table><tr><th>Name<th>Type<th>Meaning</tr>{rows}</table></html>"
     )
     return page.encode()
+
+
+def _batch(predict: Json) -> Json:
+    """Rows in and answers out, in any of the formats both ways."""
+    row = _inner(predict, "properties", "features") or {"type": "object"}
+    rows: Json = {"type": "object", "required": ["rows"], "properties": {"rows": {"type": "array", "items": row}}}
+    made = _post("Predict many rows", rows, "200", {"type": "object"})
+    streams: Json = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in _STREAMS}
+    made["post"]["requestBody"]["content"] |= streams
+    made["post"]["responses"]["200"]["content"] |= streams
+    return made
 
 
 def _inner(document: Json, *path: str) -> Json:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httptools
 
-from control_plane.errors import TargetUnavailable
+from control_plane.errors import NotFound, TargetUnavailable
 from control_plane.router import body as bodies
 from control_plane.router.auth import Keys
 from control_plane.router.forward import choose, unit_bytes
@@ -38,6 +38,11 @@ class Explain:
         body = bodies.parse(request.body)
         unit = unit_bytes(self._route, request, body)
         arm, _ = choose(self._route, grant, body.model_version, unit)
+        if arm.target.protocol == "oip":
+            detail = f"Version {arm.target.version} is served elsewhere, over a protocol that has no explanations."
+            raise Refused(
+                422, "not-explainable", "This model cannot be explained", detail, reasons=[f"model: {detail}"]
+            )
         self._spawn(request, _pass(request, arm, "/explain"))
 
 
@@ -54,6 +59,9 @@ class Batch:
         grant = self._keys.grant(request.headers.get(b"authorization"), self._route.name)
         wanted = parse_qs(request.query.decode("ascii", "replace")).get("model_version", [None])[0]
         arm, _ = choose(self._route, grant, wanted, None)
+        if arm.target.protocol == "oip":
+            detail = f"Version {arm.target.version} is served elsewhere, over a protocol that has no batches."
+            raise Refused.of(NotFound, detail)
         self._spawn(request, _pass(request, arm, "/batch_predict"))
 
 

@@ -15,6 +15,7 @@ from control_plane.contracts import snapshot
 from control_plane.domain.assignment import BUCKETS
 from control_plane.router.auth import Keys
 from control_plane.router.breaker import Breaker
+from control_plane.router.foreign import ForeignPool
 from control_plane.router.limits import Bucket, Limits
 from control_plane.router.load import Load
 from control_plane.router.metrics import Meter
@@ -29,8 +30,8 @@ class Server:
 
     __slots__ = ("breaker", "pool", "shadowing")
 
-    def __init__(self, address: str) -> None:
-        self.pool = Pool(address)
+    def __init__(self, target: snapshot.Target) -> None:
+        self.pool = ForeignPool(target) if target.protocol == "oip" else Pool(target.address)
         self.breaker = Breaker()
         self.shadowing = 0  # shadow copies under way
 
@@ -97,16 +98,22 @@ class Known:
     pinned: dict[str, snapshot.Target] = field(default_factory=dict[str, snapshot.Target])  # as last seen in a snapshot
 
     def server(self, target: snapshot.Target) -> Server:
-        key = (target.id, target.address)
+        key = _identity(target)
         if key not in self.servers:
-            self.servers[key] = Server(target.address)
+            self.servers[key] = Server(target)
         return self.servers[key]
 
     def keep_only(self, used: Iterable[snapshot.Target]) -> None:
         """Close connections to servers that nothing routes to any more."""
-        wanted = {(target.id, target.address) for target in used}
+        wanted = {_identity(target) for target in used}
         for key in [key for key in self.servers if key not in wanted]:
             self.servers.pop(key).pool.close()
+
+
+def _identity(target: snapshot.Target) -> tuple[str, str]:
+    """What a server of an earlier snapshot has to share to be the same: id and address, and what is translated."""
+    translated = f"#{blake2b(target.schema, digest_size=8).hexdigest()}" if target.protocol == "oip" else ""
+    return target.id, target.address + translated
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # `binding` resolves these from `answers` when an answer is t
         AuditView,
         DriftView,
         HealthView,
+        ImportancesView,
         JobLogs,
         JobView,
         KeyCreated,
@@ -68,6 +69,11 @@ def version(model: str, version: str) -> Call[VersionDetail]:
 def timeline(model: str, *, as_of: datetime | None = None, limit: int = 200) -> Call[TimelineView]:
     """Who was Production and Staging at `as_of` (aware; None: now), and the changes up to then, newest first."""
     return read(path("models", model, "timeline"), as_of=as_of, limit=limit)
+
+
+def importances(model: str, *, version: str | None = None) -> Call[ImportancesView]:
+    """What moves the answers of a version on the whole; None: of the one in Production."""
+    return read(path("models", model, "explain"), version=version)
 
 
 def performance(model: str, *, period: str = "24h") -> Call[PerformanceView]:

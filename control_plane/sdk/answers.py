@@ -11,6 +11,7 @@ from control_plane.contracts.health import HealthView
 from control_plane.contracts.jobs import JobLogs, JobView
 from control_plane.contracts.keys import KeyCreated, KeyView, PrincipalView
 from control_plane.contracts.models import (
+    ImportancesView,
     ModelView,
     PerformanceView,
     PredictionView,
@@ -28,6 +29,7 @@ __all__ = [
     "AuditView",
     "DriftView",
     "HealthView",
+    "ImportancesView",
     "JobLogs",
     "JobView",
     "KeyCreated",

@@ -21,7 +21,7 @@ from uuid import UUID
 import httpx
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from control_plane.sdk import config
+from control_plane.sdk import batches, config
 from control_plane.sdk.binding import coroutine, method
 from control_plane.sdk.transport import AsyncTransport, Call, Patience, SyncTransport, path, read
 
@@ -161,6 +161,13 @@ def batch(model: str, rows: Sequence[Mapping[str, object]], *, timeout_s: float 
     return Call("POST", path("ml", model, "batch_predict"), body=body, timeout_s=timeout_s)
 
 
+def _poured(model: str, source: Path, target: Path, model_version: str | None, timeout_s: float) -> dict[str, Any]:
+    headers = {"content-type": batches.content_type(source), "accept": batches.content_type(target)}
+    headers["content-length"] = str(batches.size(source))
+    params = {} if model_version is None else {"model_version": model_version}
+    return {"headers": headers, "params": params, "timeout": timeout_s, "path": path("ml", model, "batch_predict")}
+
+
 def explain(model: str, body: Mapping[str, object]) -> Call[Explained]:
     """Why the model answers as it does: each feature's contribution."""
     return Call("POST", path("ml", model, "explain"), body=dict(body), timeout_s=30.0)
@@ -216,6 +223,30 @@ class PredictionClient(SyncTransport):
         base, secret = _where(url, key, home)
         super().__init__(base, secret, timeout_s=timeout_s, patience=patience, transport=transport)
 
+    def batch_predict(
+        self,
+        model: str,
+        source: str | Path,
+        target: str | Path,
+        *,
+        model_version: str | None = None,
+        timeout_s: float = 600.0,
+    ) -> None:
+        """Ask the model about every row of a file and write the answers, in order, to another.
+
+        Formats go by suffix: .ndjson, .csv, .arrow, .parquet both ways, .json (`{"rows": [...]}`) in. Any number of
+        rows, in constant memory. A row that does not fit has its reasons in `error` instead of an answer; columns of
+        a table that are no features are passed over. `target` appears when it is complete. Not logged row by row.
+
+        Raises:
+            InvalidInput: a file cannot be used, or lacks a feature's column.
+            Unavailable: the answer broke off.
+        """
+        there = Path(target)
+        options = _poured(model, Path(source), there, model_version, timeout_s)
+        with batches.whole(there) as file:
+            self.pour(options.pop("path"), batches.pieces(Path(source)), file.write, **options)
+
     predict = method(predict)
     predict_body = method(predict_body)
     batch = method(batch)
@@ -243,6 +274,21 @@ class AsyncPredictionClient(AsyncTransport):
         super().__init__(
             base, secret, timeout_s=timeout_s, patience=patience, transport=transport, connections=connections
         )
+
+    async def batch_predict(
+        self,
+        model: str,
+        source: str | Path,
+        target: str | Path,
+        *,
+        model_version: str | None = None,
+        timeout_s: float = 600.0,
+    ) -> None:
+        """As `PredictionClient.batch_predict`."""
+        there = Path(target)
+        options = _poured(model, Path(source), there, model_version, timeout_s)
+        with batches.whole(there) as file:
+            await self.pour(options.pop("path"), batches.pieces(Path(source)), file.write, **options)
 
     predict = coroutine(predict)
     predict_body = coroutine(predict_body)

@@ -8,7 +8,7 @@ that may be sent twice (reads, and writes under an Idempotency-Key). A Retry-Aft
 """
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -103,6 +103,18 @@ class SyncTransport:
             raise problems.from_transport(exc, self._url) from exc
         return _success(response)
 
+    def pour(self, path: str, content: Iterable[bytes], into: Callable[[bytes], object], **options: Any) -> None:
+        """POST a body in pieces and hand on the answer in pieces, whatever their sizes. Not tried again."""
+        try:
+            with self._http.stream("POST", path, content=content, **options) as response:
+                if response.status_code >= 400:
+                    response.read()
+                _success(response)
+                for piece in response.iter_bytes():
+                    into(piece)
+        except httpx.HTTPError as exc:
+            raise problems.from_transport(exc, self._url) from exc
+
     def close(self) -> None:
         self._http.close()
 
@@ -148,6 +160,23 @@ class AsyncTransport:
         except httpx.HTTPError as exc:
             raise problems.from_transport(exc, self._url) from exc
         return _success(response)
+
+    async def pour(self, path: str, content: Iterable[bytes], into: Callable[[bytes], object], **options: Any) -> None:
+        """As `SyncTransport.pour`."""
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for piece in content:
+                yield piece
+
+        try:
+            async with self._http.stream("POST", path, content=pieces(), **options) as response:
+                if response.status_code >= 400:
+                    await response.aread()
+                _success(response)
+                async for piece in response.aiter_bytes():
+                    into(piece)
+        except httpx.HTTPError as exc:
+            raise problems.from_transport(exc, self._url) from exc
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -91,7 +91,7 @@ async def look(session: AsyncSession, model: str, *, settings: Settings, now: da
         truth.performance,
         monitor.read_quality(report, reference.profile, recent, weighed, policy),
     )
-    importances = importances_of(version)
+    importances = gates.importances(version)
     shares = monitor.attribute(report, importances, readings[0].features)
     severity = monitor.severity(readings, shares, importances)
     is_open = await _step(session, model, version.version, opened, readings, severity, calm=calm, now=now)
@@ -126,15 +126,6 @@ def policy_of(version: ModelVersionRow, settings: Settings, recent: Profile, blo
     psi = config.drift.psi if config and "psi" in declared else settings.psi
     design = max(1.0, recent.rows / max(1, blocks.rows)) if blocks.rows else 1.0
     return Policy(psi=psi, alpha=config.drift.alpha if config else 0.01, rows_per_unit=design)
-
-
-def importances_of(version: ModelVersionRow) -> dict[str, float]:
-    """Mean absolute contributions as training measured them; empty where it did not."""
-    found = version.evidence.get("importances")
-    if not isinstance(found, dict):
-        return {}
-    named = cast("dict[str, object]", found)
-    return {name: float(value) for name, value in named.items() if isinstance(value, int | float) and value >= 0}
 
 
 async def _measured(

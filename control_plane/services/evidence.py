@@ -34,6 +34,13 @@ def config(row: ModelVersionRow) -> tuple[ModelConfig | None, tuple[str, ...]]:
     return parsed, tuple(model_config.problems(parsed))
 
 
+def importances(row: ModelVersionRow) -> dict[str, float]:
+    """Mean absolute contributions as training measured them, largest first; empty where it did not."""
+    named = _part(_part(row.evidence, "importances"), "features")
+    known = {name: value for name, given in named.items() if (value := _number(given)) is not None and value >= 0}
+    return dict(sorted(known.items(), key=lambda item: -item[1]))
+
+
 def candidate(row: ModelVersionRow) -> Candidate:
     parsed, problems = config(row)
     metric = parsed.metric.name if parsed and parsed.metric else None

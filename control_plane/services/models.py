@@ -1,15 +1,24 @@
 """Models and their versions, as they are shown."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adapters.store import deployments, versions
 from control_plane.adapters.store import rollouts as store
 from control_plane.adapters.store.tables import DeploymentRow, ModelRow, ModelVersionRow
-from control_plane.contracts.models import DeploymentView, GateReport, ModelView, VersionDetail, VersionView
+from control_plane.contracts.models import (
+    DeploymentView,
+    GateReport,
+    ImportancesView,
+    ModelView,
+    VersionDetail,
+    VersionView,
+)
 from control_plane.domain import stages
 from control_plane.domain.stages import Stage
+from control_plane.errors import NotFound
 from control_plane.services import evidence, promotion
 from control_plane.services.evidence import Defaults
 
@@ -74,3 +83,24 @@ def _deployment(row: DeploymentRow) -> DeploymentView:
     return DeploymentView.model_validate(
         {name: getattr(row, name) for name in ("id", "state", "desired", "error", "changed_at", "warm_until")}
     )
+
+
+async def importances(session: AsyncSession, model: str, version: str | None) -> ImportancesView:
+    """Of `version`, else of the one in Production, else of the newest.
+
+    Raises:
+        NotFound: no such model or version, or its training measured none.
+    """
+    row = await versions.model(session, model)
+    wanted = version or row.production_version
+    if wanted is None:
+        wanted = next((row.version for row in await versions.versions(session, model) if row.deleted_at is None), None)
+    if wanted is None:
+        raise NotFound(f"{model} has no version yet.", model=model)
+    row_of_version = await versions.version(session, model, wanted)
+    features = evidence.importances(row_of_version)
+    if not features:
+        detail = f"The training of {model} {wanted} measured no importances; versions of `mlcp train` have them."
+        raise NotFound(detail, model=model, version=wanted)
+    measured = cast("dict[str, Any]", row_of_version.evidence["importances"])
+    return ImportancesView.model_validate(measured | {"model": model, "version": wanted, "features": features})

@@ -52,6 +52,9 @@ class LinearScorer:
             scorer.add(columns[feature].tolist(), margins)
         return margins
 
+    def prepare_contributions(self) -> None:
+        """They cost no more than the score."""
+
     def contributions(self, rows: Sequence[Row], outputs: NDArray[np.int64]) -> tuple[_Floats, _Floats]:
         """Against the average training row, in margin units: (n, features) and the bias (n,) for each row's output."""
         every = np.arange(len(rows))

@@ -22,6 +22,8 @@ class Scorer(Protocol):
 
     def columns(self, columns: Columns) -> _Floats: ...
 
+    def prepare_contributions(self) -> None: ...
+
     def contributions(self, rows: Sequence[Row], outputs: NDArray[np.int64]) -> tuple[_Floats, _Floats]: ...
 
 
@@ -67,6 +69,11 @@ class Model:
             for at in range(0, size, _BATCH)
         ]
         return np.concatenate(parts) if parts else self._finish(self._nothing)
+
+    def prepare_contributions(self) -> None:
+        """Before the model is shared: makes many calls of `contributions` cheaper, for memory and some tenths of a
+        second."""
+        self._scorer.prepare_contributions()
 
     def contributions(self, rows: Sequence[Row]) -> Contributions:
         """Why the rows score what they score; for a multiclass problem, why each row's most probable class."""

@@ -26,9 +26,9 @@ class Asked(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, request: Message) -> "Asked":
-        wanted = cast("list[Wanted]", request.outputs)
-        everything = request.parameters.get("binary_data_output") is True
-        binary = frozenset(w.name for w in wanted if w.parameters.get("binary_data", everything) is True)
+        wanted = cast("list[Wanted]", request.outputs or [])
+        everything = (request.parameters or {}).get("binary_data_output") is True
+        binary = frozenset(w.name for w in wanted if (w.parameters or {}).get("binary_data", everything) is True)
         return cls(tuple(w.name for w in wanted) or None, binary, everything and not wanted)
 
 

@@ -45,7 +45,7 @@ class Tensor(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
     data: list[Any] | None = None
 
     @property
@@ -57,16 +57,16 @@ class Wanted(msgspec.Struct):
     """An output a client asks for."""
 
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class Message(msgspec.Struct):
-    """A request, or an answer: both have tensors, an id and parameters."""
+    """A request, or an answer: both have tensors, an id and parameters. Some write null for what they leave out."""
 
-    inputs: list[Tensor] = []
-    outputs: list[Any] = []  # wanted ones of a request, tensors of an answer
+    inputs: list[Tensor] | None = None
+    outputs: list[Any] | None = None  # wanted ones of a request, tensors of an answer
     id: str | None = None
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
     model_name: str | None = None
     model_version: str | None = None
 
@@ -93,13 +93,15 @@ def decode(body: bytes, header_length: bytes | None = None, *, tensors: str = "i
     document, rest = _split(body, header_length)
     try:
         message = _decode(document)
-        found = message.inputs if tensors == "inputs" else msgspec.convert(message.outputs, list[Tensor])
+        found = (message.inputs or []) if tensors == "inputs" else msgspec.convert(message.outputs or [], list[Tensor])
         if tensors == "inputs":
-            message.outputs = msgspec.convert(message.outputs, list[Wanted])
+            message.outputs = msgspec.convert(message.outputs or [], list[Wanted])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise Malformed(f"body: {exc}") from None
     if tensors == "outputs":
         message.outputs = found
+    message.inputs = message.inputs or []
+    message.parameters = message.parameters or {}
     reasons: list[str] = []
     at = 0
     names: set[str] = set()
@@ -158,8 +160,9 @@ def _fill(tensor: Tensor, rest: memoryview, at: int) -> int:
     if not tensor.shape or min(tensor.shape) < 0:
         raise Malformed(f"shape {tensor.shape} must have at least one dimension, none of them negative")
     count = math.prod(tensor.shape)
-    size: object = tensor.parameters.get("binary_data_size")
-    if "shared_memory_region" in tensor.parameters:
+    parameters = tensor.parameters or {}
+    size: object = parameters.get("binary_data_size")
+    if "shared_memory_region" in parameters:
         raise Malformed("shared memory is not offered; send the data")
     if size is None:
         tensor.data = _from_json(tensor, count)

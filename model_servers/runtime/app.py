@@ -72,11 +72,10 @@ class App:
 
     def aux_routes(self) -> Routes:
         """Of the aux socket: what may take long, in a process of its own."""
-        limit = self._spec.batch_max_body_bytes
         rows = batch.Batch(self._spec, self._engine, self._metrics.warn, failed)
         return {
             b"/explain": {b"POST": Route(self.explain, self._spec.max_body_bytes)},
-            b"/batch_predict": {b"POST": Route(rows.json, limit)},
+            b"/batch_predict": {b"POST": Route(rows.handle, streams=True)},
             **self._common(),
         }
 

@@ -256,6 +256,11 @@ class Connection(asyncio.Protocol):
         if not self.closed:
             self._transport.write(data)
 
+    @property
+    def blocked(self) -> bool:
+        """What was written waits for the client to read."""
+        return self._blocked is not None
+
     async def drained(self) -> None:
         """Raises ConnectionError when the client is gone."""
         if self._blocked:

@@ -31,6 +31,8 @@ class NativeEngine:
         self._names = [feature.name for feature in manifest.features]
         self.features = _features(manifest, config)
         self._top = config.serving.explain == "top"
+        if self._top:
+            self._model.prepare_contributions()
         self._problem = manifest.problem
         self._labels = [_encode(label) for label in manifest.classes]
         threshold = config.decision.threshold if config.decision.threshold is not None else manifest.threshold

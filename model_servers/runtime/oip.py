@@ -68,7 +68,7 @@ class Tensors:
         """Raises Refused: 400 with every reason."""
         try:
             asked = oip.decode(request.body, request.header_length)
-            rows = oip.rows(asked.inputs, self._inputs)
+            rows = oip.rows(asked.inputs or [], self._inputs)
         except Malformed as exc:
             raise malformed(exc) from None
         bodies = [msgspec.json.encode({"features": row}) for row in rows]

@@ -55,6 +55,38 @@ def of_batch(body: bytes, features: Mapping[str, Feature], otherwise: str) -> Re
     return invalid(_capped(found)) if found else malformed(otherwise)
 
 
+def of_row(line: bytes, features: Mapping[str, Feature], number: int, otherwise: str) -> list[str]:
+    """The reasons of one row of a stream, each led by its number: `rows[3].amount: missing`."""
+    parsed = _parse(line)
+    at = f"rows[{number}]"
+    if isinstance(parsed, Refused):
+        return [f"{at}: {parsed.detail}"]
+    return _of_features(parsed, features, frozenset(), at=at) or [f"{at}: {otherwise}"]
+
+
+def of_values(values: Mapping[str, object], features: Mapping[str, Feature], number: int) -> list[str]:
+    """The same of a table's row; `values` are plain Python, or the text of CSV cells."""
+    at = f"rows[{number}]"
+    found = [
+        f"{at}.{name}: {reason}"
+        for name, feature in features.items()
+        if (reason := _of_value(feature, _read(feature, values[name])))
+    ]
+    return found or [f"{at}: does not fit the model"]
+
+
+def _read(feature: Feature, value: object) -> object:
+    """A cell's text as what it spells, where the feature is no text."""
+    if not isinstance(value, str) or feature.type in {"category", "text"}:
+        return value
+    if feature.type == "boolean" and value in {"0", "1"}:
+        return value == "1"
+    try:
+        return json.loads(value.lower(), parse_constant=_constant, parse_int=_integer)
+    except ValueError:
+        return value
+
+
 def duplicates(body: bytes) -> list[str]:
     """Keys given twice, anywhere in `body`; empty too when it is no JSON."""
     parsed = _parse(body)

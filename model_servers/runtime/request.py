@@ -154,6 +154,15 @@ class Outgoing:
             self._connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             await self._connection.drained()
 
+    @property
+    def blocked(self) -> bool:
+        """The client does not read as fast as we write."""
+        return self._connection.blocked
+
+    async def ready(self) -> None:
+        """Wait until it has read enough. Raises ConnectionError once it has hung up."""
+        await self._connection.drained()
+
     def end(self) -> None:
         self._connection.answer(self._request, b"0\r\n\r\n")
 

@@ -23,6 +23,7 @@ TABLE = {
     "GET /models/{model}/versions": READ,
     "GET /models/{model}/versions/{version}": READ,
     "GET /models/{model}/timeline": READ,
+    "GET /models/{model}/explain": READ,
     "GET /models/{model}/performance": READ,
     "GET /models/{model}/traffic": READ,
     "PUT /models/{model}/traffic": RUN,

@@ -93,3 +93,17 @@ async def test_the_performance_of_a_regression_is_its_error_in_the_targets_unit(
         await product.post("/outcomes", json={"prediction_id": str(identity), "value": truth})
     row = (await viewer.get("/models/fraud/performance")).json()["versions"][0]
     assert (row["labelled"], row["mean_absolute_error"], row["accuracy"]) == (2, pytest.approx(2.25), None)
+
+
+async def test_importances_are_of_production_unless_a_version_is_named_largest_first_with_their_space(api: Api) -> None:
+    await add_model(api.maker)
+    measured = {"statistic": "mean_absolute_contribution", "space": "margin", "rows": 1_000}
+    features = {"amount": 0.25, "night": 1.5}
+    await add_version(api.maker, "fraud", "7", evidence={"importances": measured | {"features": features}})
+    viewer = await api.as_("viewer")
+    found = (await viewer.get("/models/fraud/explain", params={"version": "7"})).json()
+    assert found == measured | {"model": "fraud", "version": "7", "features": features}
+    assert list(found["features"]) == ["night", "amount"]
+    for version in (None, "99", "x"):  # Production of this model came without any
+        answer = await viewer.get("/models/fraud/explain", params={"version": version} if version else {})
+        assert (answer.status_code, answer.json()["type"].rpartition("/")[2]) == (404, "not-found")

@@ -29,7 +29,7 @@ CONFIG = {
     "features": {name: {"type": kind.value} for name, kind in TYPES.items()},
     "target": {"column": "left", "positive": 1},
 }
-EVIDENCE = {"importances": {"amount": 0.9, "age": 0.1, "country": 0.2}, "metrics": {"roc_auc": 0.8}}
+EVIDENCE = {"importances": {"features": {"amount": 0.9, "age": 0.1, "country": 0.2}}, "metrics": {"roc_auc": 0.8}}
 
 
 def columns(rng: np.random.Generator, rows: int, shift: float, scale: float = 1.0) -> dict[str, fold.Column]:

@@ -19,7 +19,7 @@ class Asked:
     path: str
     query: dict[str, str]
     headers: dict[str, str]  # names in lower case
-    body: Any  # parsed JSON, None where there was none
+    body: Any  # parsed JSON, bytes of another content type, None where there was none
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def answering() -> Iterator[Answering]:
             content = self.rfile.read(int(self.headers.get("content-length") or 0))
             query = {name: values[-1] for name, values in parse_qs(split.query).items()}
             headers = {name.lower(): value for name, value in self.headers.items()}
-            body = json.loads(content) if content else None
+            is_json = headers.get("content-type", "application/json").startswith("application/json")
+            body = json.loads(content) if content and is_json else content or None
             state.asked.append(Asked(self.command, split.path, query, headers, body))
             answer = state.next(self.command, split.path)
             if answer.drop:

@@ -1,6 +1,7 @@
 """`mlcp predict | explain | outcomes | why`: what they send, print and exit with."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support import views
-from tests.support.answering import Answering, answering
+from tests.support.answering import Answer, Answering, answering
 from tests.support.cli import Run, runner
 
 API, ROLLOUT = views.API, views.ROLLOUT_ID
@@ -50,6 +51,34 @@ def test_the_example_is_asked_for_and_sent(server: Answering, mlcp: Run) -> None
     server.ok("POST", "/ml/fraud/predict", views.prediction(logged=False))
     assert "could not be kept" in mlcp("predict", "fraud", "--example", "--unit", "c9").stdout
     assert server.asked[1].body == {"features": {"amount": 1}, "unit_id": "c9"}
+
+
+def test_every_row_of_a_table_is_answered_into_another(server: Answering, mlcp: Run, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("amount\n5\n")
+    out = tmp_path / "out.parquet"
+    server.declare(
+        "POST", "/ml/fraud/batch_predict", Answer(200, raw=b"PAR1"), Answer(422, {"detail": "no such column"})
+    )
+    shown = mlcp("predict", "fraud", "-f", str(tmp_path / "rows.csv"), "--out", str(out)).stdout
+    assert "4 bytes" in shown
+    assert out.read_bytes() == b"PAR1"
+    (asked,) = server.asked
+    assert (asked.headers["content-type"], asked.headers["accept"]) == ("text/csv", "application/vnd.apache.parquet")
+    assert asked.body == b"amount\n5\n"
+    out.unlink()
+    mlcp("predict", "fraud", "-f", str(tmp_path / "rows.csv"), "--out", str(out), exits=7)
+    mlcp("predict", "fraud", "-f", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "out.xls"), exits=7)
+    mlcp("predict", "fraud", "-f", str(tmp_path / "none.csv"), "--out", str(out), exits=7)
+    assert os.listdir(tmp_path) == ["rows.csv"]
+
+
+def test_without_a_file_explain_shows_what_moves_the_model_on_the_whole(server: Answering, mlcp: Run) -> None:
+    measured = {"statistic": "mean_absolute_contribution", "space": "margin", "rows": 1_000}
+    found = measured | {"model": "fraud", "version": "3", "features": {"amount": 1.5, "hour": 0.25}}
+    server.ok("GET", f"{API}/models/fraud/explain", found)
+    shown = mlcp("explain", "fraud").stdout
+    assert "over 1000 rows, in margin units" in shown
+    assert shown.index("1.5000") < shown.index("0.2500")
 
 
 @pytest.mark.parametrize("given", ["{", "[1]", "3"])

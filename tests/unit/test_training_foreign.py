@@ -124,7 +124,8 @@ def test_a_model_yaml_and_a_csv_make_a_served_model(
     known_as = data.fingerprint(raw, source.config, sha256="ab" * 32, source="rows.csv")
     moved_by = evidence.importances(trained, prepared)
     found = evidence.document(source.config, trained, known_as, None, seed=1, importances=moved_by)
-    assert set(found["importances"]) == set(source.config.features)
+    assert (found["importances"]["space"], set(moved_by)) == ("margin", set(source.config.features))
+    assert found["importances"]["features"] == pytest.approx(moved_by, rel=1e-5)
     evidence.complete(source, trained, prepared, found, trained.folder)
     assert {"manifest.json", "evidence.json", "profile.json", "example.json", "model.yaml"} <= {
         path.name for path in trained.folder.iterdir()
@@ -134,7 +135,6 @@ def test_a_model_yaml_and_a_csv_make_a_served_model(
     answer = model.predict([[body[feature.name] for feature in model.manifest.features]])
     assert np.isfinite(answer).all()
     assert json.loads((trained.folder / "profile.json").read_text())["rows"] == len(prepared.parts.holdout)
-    used = evidence.importances(trained, prepared)
     assert set(used) == set(source.config.features)
     assert max(used.values()) > 0
 

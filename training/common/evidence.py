@@ -37,7 +37,8 @@ def document(
     seed: int,
     importances: Mapping[str, float],
 ) -> dict[str, Any]:
-    """evidence.json: what the gates and the drift monitor read. Values that are not finite are null."""
+    """evidence.json: what the gates and the drift monitor read, and what moves the model on the whole. Values that are
+    not finite are null."""
     assert config.metric is not None
     interval = trained.interval
     cost = None
@@ -70,9 +71,14 @@ def document(
         },
         "candidates": [{"kind": tried.candidate.name, "metric": tried.value} for tried in trained.tried],
         "winner": trained.winner.candidate.name,
+        "importances": {
+            "statistic": "mean_absolute_contribution",
+            "space": "margin",
+            "rows": min(len(trained.label), _EXPLAINED),
+            "features": {name: float(f"{value:.6g}") for name, value in importances.items()},
+        },
         "train_seconds": round(trained.seconds, 2),
         "seed": seed,
-        "importances": {name: float(f"{value:.6g}") for name, value in importances.items()},
     }
     cleaned: dict[str, Any] = _finite(found)
     return cleaned

@@ -11,6 +11,7 @@ from uuid import UUID
 import httpx
 
 from control_plane.adapters.deployers.base import Seen, Unit
+from control_plane.contracts import oip
 
 _LOOK_S = 1.5
 
@@ -50,17 +51,13 @@ class ExternalDeployer:
         except (httpx.HTTPError, ValueError):
             return Seen("starting", base)
         metadata = cast("Mapping[str, Any]", answer if isinstance(answer, dict) else {})
-        return Seen("ready", base, description=_described(metadata, unit))
+        try:
+            return Seen("ready", base, description=oip.describe(unit.config, metadata))
+        except ValueError as exc:
+            return Seen("failed", base, error=f"{base} cannot serve {unit.model} {unit.version}: {exc}")
 
     async def retire(self, deployment_id: UUID) -> None:
         """Not ours to stop."""
 
     async def sweep(self, live: frozenset[UUID]) -> None:
         """Not ours to stop."""
-
-
-def _described(metadata: Mapping[str, Any], unit: Unit) -> dict[str, object]:
-    """Feature names of the endpoint's own metadata or, where it gives none, of model.yaml."""
-    inputs = cast("list[Mapping[str, Any]]", metadata.get("inputs") or [])
-    features = [str(item["name"]) for item in inputs if "name" in item]
-    return {"features": features or list(cast("Mapping[str, Any]", unit.config.get("features") or {})), "oip": True}
