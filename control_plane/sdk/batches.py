@@ -1,7 +1,7 @@
 """Files of rows in, files of answers out: which content type a file has, and a target that is whole or not there."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -48,7 +48,7 @@ def pieces(file: Path) -> Iterator[bytes]:
 
 
 @contextmanager
-def whole(file: Path) -> Iterator[IO[bytes]]:
+def whole(file: Path) -> Generator[IO[bytes]]:
     """A file to write to that takes its name once it is complete; nothing is left of one that never is."""
     try:
         target = NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False)  # noqa: SIM115

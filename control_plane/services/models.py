@@ -1,8 +1,9 @@
 """Models and their versions, as they are shown."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adapters.store import deployments, versions
@@ -97,10 +98,11 @@ async def importances(session: AsyncSession, model: str, version: str | None) ->
         wanted = next((row.version for row in await versions.versions(session, model) if row.deleted_at is None), None)
     if wanted is None:
         raise NotFound(f"{model} has no version yet.", model=model)
-    row_of_version = await versions.version(session, model, wanted)
-    features = evidence.importances(row_of_version)
-    if not features:
+    of_version = await versions.version(session, model, wanted)
+    measured: Any = of_version.evidence.get("importances")
+    about = {"model": model, "version": wanted, "features": evidence.importances(of_version)}
+    try:
+        return ImportancesView.model_validate({**measured, **about})
+    except (TypeError, ValidationError):
         detail = f"The training of {model} {wanted} measured no importances; versions of `mlcp train` have them."
-        raise NotFound(detail, model=model, version=wanted)
-    measured = cast("dict[str, Any]", row_of_version.evidence["importances"])
-    return ImportancesView.model_validate(measured | {"model": model, "version": wanted, "features": features})
+        raise NotFound(detail, model=model, version=wanted) from None

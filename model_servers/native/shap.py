@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 _Floats = NDArray[np.float64]
 _DEEPEST: Final = 8  # features on one path; a table has 2^8 rows then
 _MOST_CELLS: Final = 8_000_000  # of all tables: 32 MB
+_LARGEST: Final = np.finfo(np.float32).max
 
 
 @dataclass(slots=True)
@@ -65,8 +66,10 @@ class Tables:
         """(n, columns) of float32 rows, NaN for missing; without the bias."""
         out = np.empty((len(matrix), self.columns))
         depth, leaves = self.feature.shape
-        first, where = np.arange(leaves) << depth, self.feature.T.ravel()
+        first: NDArray[np.intp] = np.arange(leaves, dtype=np.intp) << depth
+        where = self.feature.T.ravel()
         absent = np.isnan(matrix)
+        matrix = np.clip(matrix, -_LARGEST, _LARGEST)  # infinity is below no threshold, yet on the way to some leaf
         for i, row in enumerate(matrix):
             x = row[self.feature]
             holds = (x >= self.low) & (x < self.high)
@@ -88,8 +91,8 @@ def of_xgboost(model: dict[str, Any], columns: int) -> Tables:
         if booster["name"] != "gbtree" or any(groups):
             raise Unsuitable("several outputs, or weighted trees")
         leaves = [leaf for tree in trees for leaf in _leaves(tree)]
-    except (KeyError, IndexError, TypeError) as exc:
-        raise Unsuitable(f"unknown document: {exc!r}") from exc
+    except (KeyError, IndexError, TypeError, ZeroDivisionError) as exc:
+        raise Unsuitable(f"no document that is known: {exc!r}") from exc
     depth = max((len(leaf.features) for leaf in leaves), default=0)
     if not 0 < depth <= _DEEPEST or len(leaves) * depth << depth > _MOST_CELLS:
         raise Unsuitable(f"{len(leaves)} leaves, {depth} deep")
@@ -138,7 +141,8 @@ def _table(values: _Floats, share: _Floats) -> NDArray[np.float32]:
     """
     leaves, depth = share.shape
     masks = 1 << depth
-    holds = ((np.arange(masks)[:, None] >> np.arange(depth)) & 1).astype(np.float64)
+    bits: NDArray[np.intp] = (np.arange(masks, dtype=np.intp)[:, None] >> np.arange(depth, dtype=np.intp)) & 1
+    holds = bits.astype(np.float64)
     weights = np.empty(depth)
     weights[0] = 1.0 / depth
     for s in range(1, depth):

@@ -112,7 +112,7 @@ class Reader:
         table = csv.reader(io.TextIOWrapper(source, "utf-8-sig", newline=""), strict=True)
         number, rows = 0, list[Parsed]()
         try:
-            header = next(table, [])
+            header = next(table, list[str]())
             places = self._places(header)
             for cells in table:
                 if not cells:

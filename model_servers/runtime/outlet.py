@@ -24,11 +24,11 @@ class Outlet:
 
     async def put(self, piece: bytes) -> None:
         """Raises ConnectionError once the client has hung up."""
-        if self._flushing is None and not self._out.blocked:
-            await self._out.write(piece)
-            return
         if self._flushing is not None and (self._flushing.done() or self._kept - self._sent > _MOST_KEPT):
             await self._caught_up()
+        if self._flushing is None and not self._out.blocked:
+            self._out.send(piece)  # the piece that fills its buffer must not wait for it either
+            return
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="mlcp-answers-")  # noqa: SIM115  (closed in `close`)
         self._file.seek(self._kept)

@@ -150,9 +150,15 @@ class Outgoing:
 
     async def write(self, piece: bytes) -> None:
         """Raises ConnectionError once the client has hung up."""
+        self.send(piece)
+        await self._connection.drained()
+
+    def send(self, piece: bytes) -> None:
+        """Without waiting for a client that reads slowly: see `blocked`. Raises ConnectionError once it has hung up."""
+        if self._connection.closed:
+            raise ConnectionError("the client has hung up")
         if piece:
             self._connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-            await self._connection.drained()
 
     @property
     def blocked(self) -> bool:

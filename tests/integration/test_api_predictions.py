@@ -104,6 +104,7 @@ async def test_importances_are_of_production_unless_a_version_is_named_largest_f
     found = (await viewer.get("/models/fraud/explain", params={"version": "7"})).json()
     assert found == measured | {"model": "fraud", "version": "7", "features": features}
     assert list(found["features"]) == ["night", "amount"]
-    for version in (None, "99", "x"):  # Production of this model came without any
+    await add_version(api.maker, "fraud", "8", evidence={"importances": features})  # some other trainer's own
+    for version in (None, "8", "99", "x"):  # Production of this model came without any
         answer = await viewer.get("/models/fraud/explain", params={"version": version} if version else {})
         assert (answer.status_code, answer.json()["type"].rpartition("/")[2]) == (404, "not-found")

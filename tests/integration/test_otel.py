@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
-from tests.support import model_server, native_artifacts
+from tests.support import model_server, native_artifacts, tensors
 from tests.support.collector import Collector, collecting
 from tests.support.data_plane import client, document, router, save, target, worker
 from tests.support.fake_model_server import FakeModelServer
@@ -69,6 +70,35 @@ async def test_a_callers_trace_goes_through_router_and_model_server_and_metrics_
     bounds, counts, total = collector.histograms["model_prediction_latency_seconds"]
     assert (len(counts), sum(counts)) == (len(bounds) + 1, 4)
     assert total > 0
+
+
+async def test_each_row_of_tensors_is_traced_and_so_are_tensors_a_model_server_gets(
+    home: Path, tmp_path: Path, collector: Collector
+) -> None:
+    artifact = native_artifacts.linear_binary(tmp_path / "artifact")
+    content, headers = tensors.body(
+        [
+            tensors.tensor("tenure", "FP64", [3.5, 60.0]),
+            tensors.tensor("contract", "BYTES", ["month", "year"]),
+            tensors.tensor("senior", "BOOL", [False, True]),
+        ],
+        binary=True,
+    )
+    sent = {**headers, "traceparent": f"00-{TRACE}-{PARENT}-01"}
+    with model_server.serving(artifact, CHURN, workers=1) as served:
+        with served.client() as own:
+            described = own.get("/schema").content
+            direct = own.post("/v2/models/churn/infer", content=content, headers=sent)
+        shown = target("1", f"unix:{served.socket}", features=tuple(ROW), schema=msgspec.Raw(described))
+        save(home, document(1, shown, deadline_ms=5_000))
+        async with worker(home, NOWHERE) as url, client(url) as product:
+            routed = await product.post("/v2/models/churn/infer", content=content, headers=sent)
+        wait_until(lambda: len(collector.spans) >= 5, within=30, what="a span of the request, two of its rows twice")
+    assert tensors.outputs(direct)["probability"] == tensors.outputs(routed)["probability"]
+    rows = collector.of("mlcp-router")
+    assert [(span.name, span.parent_id) for span in rows] == [("predict churn", PARENT)] * 2
+    inner = {span.parent_id for span in collector.of("mlcp-model-server")}
+    assert inner == {PARENT, *(span.span_id for span in rows)}
 
 
 async def test_every_request_is_traced_where_that_is_asked_for_and_a_fallback_is_said(

@@ -137,7 +137,7 @@ async def test_what_cannot_be_used_is_an_error_object_and_leaves_no_record(home:
                 await post("/v2/models/churn/infer", json={"inputs": [*rows(1), tensor("c", "FP64", [1])]}),
             ),
             (400, "1 to 64 rows", await post("/v2/models/churn/infer", content=body(rows(65))[0])),
-            (400, "unit_id", await post("/v2/models/churn/infer", content=content, headers={"x-unit-id": "x" * 200})),
+            (400, "X-Unit-Id", await post("/v2/models/churn/infer", content=content, headers={"x-unit-id": "x" * 200})),
             (401, "key", await stranger.post("/v2/models/churn/infer", content=content)),
             (404, "no", await post("/v2/models/nothing/infer", content=content)),
             (404, "no", await post("/ml/churn/v2/models/nothing/infer", content=content)),

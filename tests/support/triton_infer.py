@@ -30,7 +30,7 @@ def main(given):
                     model,
                     inputs,
                     outputs=wanted,
-                    headers=headers,
+                    headers=dict(headers),  # the client adds its own to the dictionary it is given
                     request_id="r-1",
                     parameters={"unit_id": "customer-1"},
                     request_compression_algorithm="gzip" if binary and wanted else None,
@@ -42,7 +42,7 @@ def main(given):
                 }
                 answers.append({"outputs": told, "response": result.get_response()})
         try:
-            client.infer(model, inputs[:1], headers=headers)
+            client.infer(model, inputs[:1], headers=dict(headers))
         except triton.InferenceServerException as exc:
             refused = [str(exc.status()), exc.message()]
         found[model] = {

@@ -72,6 +72,22 @@ def test_they_are_shapley_values_of_the_tree_with_absent_features_weighted_by_co
     assert shap.of_xgboost(found, 5).contributions(row[None])[0] == pytest.approx(expected, abs=1e-6)
 
 
+def test_numbers_beyond_all_thresholds_are_attributed_even_where_they_became_infinite(tmp_path: Path) -> None:
+    """A number that a float32 cannot hold reaches the trees as infinity, which the library refuses."""
+    tables = shap.of_xgboost(document(trained(tmp_path, 4)[1]), 5)
+    largest = np.finfo(np.float32).max
+    finite = np.array([[largest, 0.1, -largest, np.nan, largest]], np.float32)
+    infinite = np.array([[np.inf, 0.1, -np.inf, np.nan, np.inf]], np.float32)
+    assert tables.contributions(infinite).tolist() == tables.contributions(finite).tolist()
+
+
+def test_a_node_that_no_training_row_reached_has_no_tables(tmp_path: Path) -> None:
+    found = document(trained(tmp_path, 3)[1])
+    found["learner"]["gradient_booster"]["model"]["trees"][0]["sum_hessian"][0] = 0.0
+    with pytest.raises(shap.Unsuitable):
+        shap.of_xgboost(found, 5)
+
+
 @pytest.mark.parametrize(
     ("depth", "parameters"),
     [

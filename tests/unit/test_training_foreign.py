@@ -135,8 +135,8 @@ def test_a_model_yaml_and_a_csv_make_a_served_model(
     answer = model.predict([[body[feature.name] for feature in model.manifest.features]])
     assert np.isfinite(answer).all()
     assert json.loads((trained.folder / "profile.json").read_text())["rows"] == len(prepared.parts.holdout)
-    assert set(used) == set(source.config.features)
-    assert max(used.values()) > 0
+    assert set(moved_by) == set(source.config.features)
+    assert max(moved_by.values()) > 0
 
 
 def test_a_trained_version_is_worth_its_cost_and_never_worse_than_no_model(tmp_path: Path) -> None:
