@@ -25,6 +25,7 @@ TABLE = {
     "GET /models/{model}/timeline": READ,
     "GET /models/{model}/explain": READ,
     "GET /models/{model}/performance": READ,
+    "GET /models/{model}/drift": READ,
     "GET /models/{model}/traffic": READ,
     "PUT /models/{model}/traffic": RUN,
     "POST /models/{model}/plan": READ,
