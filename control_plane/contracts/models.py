@@ -133,11 +133,11 @@ class VersionPerformance(View):
 
 
 class AvailabilityView(View):
-    """`answered`: with a prediction, or a refusal of the body. `objective` is model.yaml's; None: nothing was asked."""
+    """Over whole hours. `answered`: with a prediction, or a refusal of the body. `objective`: of model.yaml."""
 
     asked: int
     answered: int
-    share: float | None
+    share: float | None  # None: nothing was asked
     objective: float | None
     met: bool | None
 

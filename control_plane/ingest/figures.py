@@ -36,7 +36,7 @@ class Figures:
         self._active = metrics.gauge(Metric.ACTIVE_MODELS, "Models with a version in Production.", ("service_name",))
 
     async def refresh(self, session: AsyncSession, now: datetime) -> None:
-        for found in await figures.availability_by_hour(session, now - SLO_WINDOW):
+        for found in await figures.availability(session, now - SLO_WINDOW):
             if found.asked:
                 self._availability.labels(found.model, "30d").set(found.answered / found.asked)
         units = await figures.units(session)

@@ -58,7 +58,7 @@ async def view(session: AsyncSession, name: str, period: str, *, now: datetime) 
         labelled=labelled,
         accuracy=right / scored if scored else None,
         versions=rows,
-        availability=_availability(await figures.availability(session, name, since, now), config),
+        availability=_availability(await figures.availability(session, since, name), config),
         business=_business(await figures.business(session, since, name), config),
         note=_note(rows, labelled),
     )
@@ -98,11 +98,13 @@ def _version(count: Requests, scores: Scores | None, distance: float | None) -> 
     )
 
 
-def _availability(found: Availability, config: ModelConfig | None) -> AvailabilityView:
-    share = found.answered / found.asked if found.asked else None
+def _availability(windows: list[Availability], config: ModelConfig | None) -> AvailabilityView:
+    asked = sum(window.asked for window in windows)
+    answered = sum(window.answered for window in windows)
+    share = answered / asked if asked else None
     objective = config.slo.availability if config else None
     met = None if share is None or objective is None else share >= objective
-    return AvailabilityView(asked=found.asked, answered=found.answered, share=share, objective=objective, met=met)
+    return AvailabilityView(asked=asked, answered=answered, share=share, objective=objective, met=met)
 
 
 def _business(found: list[Figure], config: ModelConfig | None) -> list[BusinessFigure]:

@@ -13,7 +13,6 @@ from control_plane.adapters.store.tables import (
     BusinessRow,
     ModelRow,
     ModelVersionRow,
-    PredictionRow,
     RolloutRow,
     StageEventRow,
     WindowRow,
@@ -65,25 +64,17 @@ async def configs(connection: Connection, versions: Collection[tuple[str, str]])
     return [((row["model"], row["version"]), row["config"]) for row in rows]
 
 
-async def availability(session: AsyncSession, model: str, since: datetime, until: datetime) -> Availability:
-    """Exact, from the predictions themselves."""
-    row = PredictionRow
-    day = since.replace(hour=0, minute=0, second=0, microsecond=0)
-    query = select(func.count(), func.count().filter(row.status.in_(("ok", "invalid")))).where(
-        row.model == model, ~row.shadow, ~row.pinned, row.received_at >= since, row.received_at < until, row.day >= day
-    )
-    asked, answered = (await session.execute(query)).one()
-    return Availability(model, asked, answered)
-
-
-async def availability_by_hour(session: AsyncSession, since: datetime) -> list[Availability]:
-    """Of every model, from the hourly windows since the hour of `since`."""
+async def availability(session: AsyncSession, since: datetime, model: str | None = None) -> list[Availability]:
+    """Since the hour of `since`, of one model or of every one; a model that was not asked is not there."""
     row = WindowRow
     asked = func.sum(row.requests)
-    query = select(row.model, asked, asked - func.sum(row.failures)).where(
-        row.hour >= func.date_trunc("hour", since, "UTC"), row.variant.not_in(_APART)
+    query = (
+        select(row.model, asked, asked - func.sum(row.failures))
+        .where(row.hour >= func.date_trunc("hour", since, "UTC"), row.variant.not_in(_APART))
+        .group_by(row.model)
     )
-    return [Availability(model, int(n), int(m)) for model, n, m in await session.execute(query.group_by(row.model))]
+    found = await session.execute(query if model is None else query.where(row.model == model))
+    return [Availability(name, int(n), int(m)) for name, n, m in found]
 
 
 async def business(session: AsyncSession, since: datetime, model: str | None = None) -> list[Figure]:
