@@ -82,7 +82,11 @@ class _Drift(_Process):
     )
 
 
-class ApiSettings(_Store, _Registry, _Gates, _Drift):
+class _Archive(_Process):
+    archive_url: str | None = None  # file:///folder or s3://bucket/prefix?...; None: $MLCP_HOME/archive
+
+
+class ApiSettings(_Store, _Registry, _Gates, _Drift, _Archive):
     """The admin API. It needs Postgres to start and MLflow for artifacts' details only."""
 
     api_host: str = "127.0.0.1"  # address the API listens on
@@ -108,8 +112,14 @@ class ReconcilerSettings(_Store, _Bus, _Registry, _Gates):
     warm_s: float = 600.0  # how long a version that lost its traffic stays warm beyond the bake
 
 
+class ArchiverSettings(_Store, _Archive):
+    """Brings the prediction log into the archive, and drops what Postgres has kept long enough."""
+
+    retention_days: int = Field(35, ge=1)  # days of the log in Postgres; older ones are in the archive alone
+
+
 class WorkerSettings(_Store, _Registry, _Drift):
-    """The job queue's process: training, replay, reports, notifications, and a look at drift every minute."""
+    """The job queue's process: training, replay, reports, notifications, archiving, a look at drift every minute."""
 
     worker_concurrency: int = 1  # jobs carried out at the same time
     job_timeout_s: float = 6 * 3_600.0  # a job that runs longer is stopped and fails

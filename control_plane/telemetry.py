@@ -59,6 +59,8 @@ class Metric:
     ACCURACY = "model_accuracy"  # [model_name, period]
     AVAILABILITY = "model_availability"  # [model_name, period]; answered / asked
     BUSINESS = "model_business_value"  # [model_name, metric, unit, period]; declared in model.yaml
+    QUALITY = "model_quality"  # [model_name, version, metric, period]; metric: recall, roc_auc, rmse, cost, ...
+    LABELLED = "model_labelled_predictions"  # [model_name, version, period]; what the two above stand on
     DRIFT_SCORE = "model_drift_score"  # [model_name, drift_type]; largest PSI, drop of the metric, share of bad rows
     DRIFT_ALARM = "model_drift_alarm"  # [model_name]; 1 while an incident is open
     TRAINING_DURATION = "mlflow_model_training_duration_seconds"  # [model_type, experiment_id]

@@ -22,7 +22,9 @@ _SCHEMA = "procrastinate"
 _SEARCH_PATH = f"-c search_path={_SCHEMA}"
 _LOCK = 7_305_002  # advisory, while the schema is made
 _TASK = "carry_out"
-_MONITOR = "monitor"
+_MONITOR = "monitor"  # also the queue of what the clock asks for
+_HOURLY = "hourly"
+_AT = "12 * * * *"  # after the hour: its last records have reached Postgres
 _HEARTBEAT_S = 2.0
 STALLED_S = 10.0  # a worker silent for so long is dead
 
@@ -97,11 +99,16 @@ class Queue:
 
 @asynccontextmanager
 async def opened(
-    dsn: str, carry_out: Callable[[UUID], Awaitable[None]], *, every_minute: Callable[[], Awaitable[None]] | None = None
+    dsn: str,
+    carry_out: Callable[[UUID], Awaitable[None]],
+    *,
+    every_minute: Callable[[], Awaitable[None]] | None = None,
+    every_hour: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[Queue]:
     """The queue in the database `dsn` (as SQLAlchemy takes it) leads to; `carry_out` is what `work` does with a job.
 
-    `every_minute`: done by one of the workers each minute, however many there are.
+    `every_minute`, `every_hour`: done by one of the workers each minute, at twelve past each hour, however many there
+    are.
     """
     connector = procrastinate.PsycopgConnector(
         conninfo=_plain(dsn), kwargs={"options": _SEARCH_PATH}, min_size=1, max_size=4
@@ -112,13 +119,9 @@ async def opened(
     async def _(job_id: str) -> None:  # pyright: ignore[reportUnusedFunction]  (known to the app by its name)
         await carry_out(UUID(job_id))
 
-    if every_minute is not None:
-        look = every_minute
-
-        @app.periodic(cron="* * * * *")
-        @app.task(name=_MONITOR, queue=_MONITOR, queueing_lock=_MONITOR)
-        async def _(timestamp: int) -> None:  # pyright: ignore[reportUnusedFunction]
-            await look()
+    for name, cron, what in ((_MONITOR, "* * * * *", every_minute), (_HOURLY, _AT, every_hour)):
+        if what is not None:
+            _periodic(app, name, cron, what)
 
     async with app.open_async():
         yield Queue(app)
@@ -126,3 +129,12 @@ async def opened(
 
 def _plain(dsn: str) -> str:
     return make_url(dsn).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _periodic(app: procrastinate.App, name: str, cron: str, what: Callable[[], Awaitable[None]]) -> None:
+    """In a queue of its own, which no long job holds up."""
+
+    @app.periodic(cron=cron)
+    @app.task(name=name, queue=_MONITOR, queueing_lock=name)
+    async def _(timestamp: int) -> None:  # pyright: ignore[reportUnusedFunction]
+        await what()

@@ -11,6 +11,7 @@ from control_plane.adapters.otel import Tracer
 from control_plane.api import (
     audit,
     data_plane,
+    erasures,
     health,
     jobs,
     keys,
@@ -26,7 +27,16 @@ from control_plane.errors import ControlPlaneError, InvalidInput, StoreUnavailab
 from control_plane.settings import ApiSettings
 
 _CLASSIC = (health.router, models.router, releases.router, rollouts.experiments)  # also at the root, as ever
-_OURS = (rollouts.router, jobs.router, keys.router, audit.router, outcomes.router, webhooks.router, data_plane.router)
+_OURS = (
+    rollouts.router,
+    jobs.router,
+    erasures.router,
+    keys.router,
+    audit.router,
+    outcomes.router,
+    webhooks.router,
+    data_plane.router,
+)
 
 _LONGEST_WAIT_MS = 10_000  # for another change of the same model; then 409, try again
 

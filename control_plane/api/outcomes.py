@@ -1,13 +1,14 @@
 """Routes of /outcomes and /predictions."""
 
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import Field
 
 from control_plane.api.auth import Requires, permit
-from control_plane.api.deps import Now, Session
+from control_plane.api.deps import Now, Session, Settings
 from control_plane.api.once import Key, Once
 from control_plane.api.problems import responses
 from control_plane.contracts.models import PredictionView
@@ -16,6 +17,10 @@ from control_plane.domain.governance import Action
 from control_plane.errors import Forbidden, IdempotencyMismatch, InvalidInput, NotFound, Unauthenticated
 from control_plane.services import outcomes, predictions
 from control_plane.services.keys import Principal
+from control_plane.settings import ApiSettings
+
+if TYPE_CHECKING:
+    from control_plane.adapters.archive import Archive
 
 router = APIRouter(tags=["predictions"], responses=responses(Unauthenticated, Forbidden, InvalidInput))
 Batch = Annotated[list[OutcomeSpec], Field(min_length=1, max_length=5_000)]
@@ -43,9 +48,19 @@ async def report_outcomes(
 async def get_prediction(
     prediction_id: UUID,
     session: Session,
+    settings: Settings,
     principal: Annotated[Principal, Depends(Requires(Action.READ_PREDICTION))],
 ) -> PredictionView:
-    """One logged prediction with its outcomes. Personal data."""
-    view = await predictions.view(session, prediction_id)
+    """One past answer explained: what came in, who was to answer and who did, and what came of it. Personal data.
+
+    Out of the archive where its day is no longer in Postgres.
+    """
+    view = await predictions.view(session, prediction_id, archive=partial(_archive, settings))
     permit(principal, Action.READ_PREDICTION, view.model)
     return view
+
+
+def _archive(settings: ApiSettings) -> "Archive":
+    from control_plane.adapters import archive  # here, for pyarrow weighs more than the rest of the API
+
+    return archive.Archive(archive.location(settings.archive_url, settings.home))

@@ -23,6 +23,15 @@ def predictions() -> "PredictionClient":
     return PredictionClient(timeout_s=10.0)
 
 
+def pinning() -> "PredictionClient":
+    """The data plane under the admin's key, which may name the version that answers."""
+    _quick_httpx()
+    from control_plane.sdk import PredictionClient, config
+
+    key = config.key(None, variable="MLCP_API_KEY", folder=config.home(None), name="admin")
+    return PredictionClient(key=key, timeout_s=10.0)
+
+
 def async_predictions(connections: int) -> "AsyncPredictionClient":
     _quick_httpx()
     from control_plane.sdk import AsyncPredictionClient

@@ -1,6 +1,7 @@
-"""`mlcp retrain | jobs`: work the worker does in the background."""
+"""`mlcp retrain | erase | jobs`: work the worker does in the background."""
 
 import json
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ _ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 def register(app: typer.Typer) -> None:
     app.command()(retrain)
+    app.command()(erase)
     group = typer.Typer(cls=Commands, no_args_is_help=True, help="Background jobs.")
     group.command(name="list")(list_jobs)
     group.command(name="show")(show_job)
@@ -38,13 +40,20 @@ def retrain(
 ) -> None:
     """Have the worker train a new version of MODEL."""
     with connect.admin() as cp:
-        job = cp.retrain(model, seed=seed, data=data, reason=reason)
-        while wait and job.state not in _ENDED:
-            time.sleep(0.5)
-            job = cp.job(job.id)
-    show(job, as_json, *_described(job))
-    if wait and job.state != "succeeded":
-        raise ControlPlaneError(f"The job {job.state}: {job.error or 'no reason given'}.")
+        job = _ended(cp, cp.retrain(model, seed=seed, data=data, reason=reason), wait)
+    _show(job, wait, as_json)
+
+
+def erase(
+    unit: Annotated[str, typer.Argument(help="unit_id, such as a customer; - reads stdin.", metavar="UNIT")],
+    reason: Reason,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the job has ended.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Forget UNIT: its features and name go from the log and the archive."""
+    with connect.admin() as cp:
+        job = _ended(cp, cp.erase(sys.stdin.read().strip() if unit == "-" else unit, reason=reason), wait)
+    _show(job, wait, as_json)
 
 
 def list_jobs(
@@ -84,6 +93,19 @@ def cancel(job: JobId, reason: Reason, as_json: Json = False) -> None:
     with connect.admin() as cp:
         found = cp.cancel_job(job, reason=reason)
     show(found, as_json, *_described(found))
+
+
+def _ended(cp: "ControlPlane", job: "JobView", wait: bool) -> "JobView":
+    while wait and job.state not in _ENDED:
+        time.sleep(0.5)
+        job = cp.job(job.id)
+    return job
+
+
+def _show(job: "JobView", waited: bool, as_json: bool) -> None:
+    show(job, as_json, *_described(job))
+    if waited and job.state != "succeeded":
+        raise ControlPlaneError(f"The job {job.state}: {job.error or 'no reason given'}.")
 
 
 def _print_logs(cp: "ControlPlane", job: str, follow: bool) -> None:

@@ -1,22 +1,25 @@
 """`mlcp predict | outcomes | explain`: what a product service does, from a terminal."""
 
-import csv
-import io
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
+from uuid import UUID
 
 import typer
 
 from control_plane.cli import connect
-from control_plane.cli.console import Json, Model, show, table
+from control_plane.cli.console import Json, Model, moment, show, table
 from control_plane.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from control_plane.sdk.predictions import Explanation
 
 File = Annotated[str | None, typer.Option("--file", "-f", help="JSON; - reads stdin.", metavar="FILE")]
 Example = Annotated[bool, typer.Option("--example", help="Send the model's own example.")]
-_ROWS_AT_ONCE = 500
 
 
 def register(app: typer.Typer) -> None:
@@ -66,24 +69,63 @@ def _batch(model: str, file: str | None, out: str, as_json: bool) -> None:
     show({"out": out, "bytes": size}, as_json, f"{model} answered every row of {file}: {out}, {size} bytes.")
 
 
-def explain(model: Model, file: File = None, example: Example = False, as_json: Json = False) -> None:
-    """Why MODEL answers as it does: what each feature contributes, to one answer or, without -f, on the whole."""
+def explain(
+    model: Annotated[str, typer.Argument(help="Name of the model, or id of a prediction.", metavar="MODEL|ID")],
+    file: File = None,
+    example: Example = False,
+    as_json: Json = False,
+) -> None:
+    """Why MODEL answers as it does, or once did: what each feature contributes; without -f, on the whole."""
+    if (past := _prediction_id(model)) is not None:
+        _explain_past(past, as_json)
+        return
     if file is None and not example:
         _importances(model, as_json)
         return
     with connect.predictions() as ml:
         body = ml.example(model) if _wants_example(file, example) else _body(file)
         answer = ml.explain(model, body)
-    found = answer.explanation
-    ordered = sorted(found.contributions.items(), key=lambda pair: -abs(pair[1]))
     given = cast(Mapping[str, object], body.get("features", {}))
+    show(answer, as_json, *_contributions(answer.explanation, given))
+
+
+def _explain_past(prediction_id: str, as_json: bool) -> None:
+    """Its story, and the contributions computed again by the version that answered, while it still serves."""
+    from control_plane.errors import ControlPlaneError
+
+    with connect.admin() as cp:
+        found = cp.prediction(prediction_id)
+    explanation, why_not = None, "Its features are no longer kept."
+    features: object = found.features
+    given = cast("dict[str, object]", features) if isinstance(features, dict) else {}
+    if given and found.served_version is not None:
+        body = {"features": given, "model_version": found.served_version}
+        try:
+            with connect.pinning() as ml:
+                explanation = ml.explain(found.model, body).explanation
+        except ControlPlaneError as exc:
+            why_not = f"What each feature contributed cannot be computed again: {exc.detail}"
+    lines = [f"{found.model}, {moment(found.received_at)} UTC{', from the archive' if found.archived else ''}"]
+    lines += found.story
+    shown = _contributions(explanation, given) if explanation else [table(["feature", "value"], given.items()), why_not]
+    show({"prediction": found, "explanation": explanation}, as_json, *lines, "", *shown)
+
+
+def _contributions(found: "Explanation", given: Mapping[str, object]) -> "list[RenderableType]":
+    ordered = sorted(found.contributions.items(), key=lambda pair: -abs(pair[1]))
     rows = [(name, given.get(name), f"{value:+.4f}") for name, value in ordered]
     what = f"{found.space} of {found.of}" if found.of else found.space
-    lines = [
+    return [
         table(["feature", "value", "#contribution"], rows),
         f"Base {found.base:+.4f}; all of it adds up to the {what}.",
     ]
-    show(answer, as_json, *lines)
+
+
+def _prediction_id(text: str) -> str | None:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
 
 
 def _importances(model: str, as_json: bool) -> None:
@@ -100,11 +142,11 @@ def outcomes(
     as_json: Json = False,
 ) -> None:
     """Report what really happened: rows with prediction_id or unit_id, and value."""
-    reports = list(_reports(_read(file)))
-    accepted = 0
+    from control_plane.sdk import outcome_files
+
+    text = _read(file)
     with connect.predictions() as ml:
-        for start in range(0, len(reports), _ROWS_AT_ONCE):
-            accepted += ml.outcomes(model, reports[start : start + _ROWS_AT_ONCE]).accepted
+        accepted = outcome_files.report_text(ml, model, text).accepted
     show({"accepted": accepted}, as_json, f"{accepted} outcomes of {model} taken.")
 
 
@@ -131,30 +173,3 @@ def _body(file: str | None) -> dict[str, Any]:
         raise InvalidInput(f"{file} must hold one object: a body, or features.")
     body = cast(dict[str, Any], found)
     return body if isinstance(body.get("features"), dict) else {"features": body}
-
-
-def _reports(text: str) -> Iterator[dict[str, Any]]:
-    """Outcomes out of a JSON list, one JSON object per line, or CSV with a header."""
-    stripped = text.lstrip()
-    try:
-        if stripped.startswith("["):
-            yield from json.loads(stripped)
-        elif stripped.startswith("{"):
-            yield from (json.loads(line) for line in stripped.splitlines() if line.strip())
-        else:
-            for row in csv.DictReader(io.StringIO(text), strict=True):
-                yield {name: _value(name, cell) for name, cell in row.items() if cell not in (None, "")}
-    except (ValueError, csv.Error) as exc:
-        raise InvalidInput(f"The outcomes cannot be read: {exc}") from exc
-
-
-def _value(name: str, cell: str) -> object:
-    """A CSV cell as the value it spells: true, false, a number, else text. Ids stay text."""
-    if name != "value":
-        return cell
-    if cell.lower() in {"true", "false"}:
-        return cell.lower() == "true"
-    try:
-        return float(cell)
-    except ValueError:
-        return cell

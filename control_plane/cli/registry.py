@@ -79,6 +79,12 @@ def performance(
         for v in found.versions
     ]
     parts: list[RenderableType] = [table(columns, rows)]
+    measured = [
+        (v.version, name, m.value, "-" if m.low is None or m.high is None else f"{m.low:.4g} - {m.high:.4g}", m.n)
+        for v in found.versions
+        for name, m in v.metrics.items()
+    ]
+    parts += ["", table(["version", "metric", "#value", "#95 %", "#of"], measured)] if measured else []
     if (available := found.availability) and available.share is not None:
         aim = "" if available.objective is None else f", objective {available.objective:.4%}"
         parts.append(f"Answered {available.answered} of {available.asked}: {available.share:.4%}{aim}.")

@@ -1,17 +1,19 @@
 """Wire models of /jobs."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from control_plane.contracts.base import View
+from pydantic import Field
+
+from control_plane.contracts.base import Reason, Request, Text, View
 
 JobState = Literal["wanted", "queued", "running", "succeeded", "failed", "cancelled"]
 
 
 class JobView(View):
     id: UUID
-    kind: Literal["train", "replay", "report", "notify"]
+    kind: Literal["train", "replay", "report", "notify", "archive", "erase"]
     model: str | None
     args: dict[str, Any]
     state: JobState
@@ -23,6 +25,13 @@ class JobView(View):
     started_at: datetime | None
     ended_at: datetime | None
     cancel_requested_at: datetime | None
+
+
+class ErasureSpec(Request):
+    """Who is to be forgotten, by the name predictions and outcomes carry."""
+
+    unit_id: Annotated[Text, Field(min_length=1, max_length=128)]
+    reason: Reason
 
 
 class JobLogs(View):

@@ -117,19 +117,34 @@ class TimelineView(View):
     events: list[TimelineEntry]
 
 
+class MetricView(View):
+    """A metric of `n` labelled predictions with its 95 % interval; null where the sample does not give one."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
 class VersionPerformance(View):
-    """One version's answers within the period. Shares and scores are within 0..1; None: nothing to compute it from."""
+    """One version's answers within the period. Shares and scores are within 0..1; None: nothing to compute it from.
+
+    Of `versions` it is all that customers got from the version; of `variants` one variant of it, shadow copies and
+    pinned answers included.
+    """
 
     version: str
-    predictions: int  # customers' requests it served; shadow copies and pinned ones are not among them
+    variant: str | None = None  # stable, candidate, baseline, fixed, shadow, pinned; "": no unit. None: all customers'
+    predictions: int  # requests it answered
     failures: int  # assigned to it and not answered by it
     latency_ms_mean: float | None
-    latency_ms_p95: float | None
-    labelled: int  # of `predictions`, those whose truth is known
+    latency_ms_p95: float | None  # to 9 %
+    labelled: int  # of `predictions`, those whose truth is known and had its time
     accuracy: float | None  # share of labelled predictions whose decision or label was right
     precision: float | None  # binary only
     recall: float | None
     mean_absolute_error: float | None  # regression only
+    metrics: dict[str, MetricView] = {}  # all there are, under the names of model.yaml; `cost` is per prediction
 
 
 class AvailabilityView(View):
@@ -154,6 +169,8 @@ class BusinessFigure(View):
 
 
 class PerformanceView(View):
+    """Of whole hours: from `since`, the start of the hour the period begins in."""
+
     model: str
     period: str
     since: datetime
@@ -164,6 +181,8 @@ class PerformanceView(View):
     versions: list[VersionPerformance]
     availability: AvailabilityView | None = None
     business: list[BusinessFigure] = []
+    variants: list[VersionPerformance] = []
+    label_delay_s: int = 0  # younger predictions are not judged yet
     note: str | None  # why something could not be computed
 
 
@@ -208,6 +227,8 @@ class PredictionView(View):
     threshold: float | None
     decision: str | None
     outcomes: list["OutcomeView"]
+    archived: bool = False  # it is no longer in Postgres: this is what the archive holds
+    story: list[str] = []  # why it was answered as it was, in sentences
 
 
 class OutcomeView(View):

@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from control_plane.contracts.base import ModelName, Request, Text, View
+from control_plane.contracts.outcome_rules import UNIT_LIMIT
 
 
 class OutcomeSpec(Request):
@@ -28,15 +29,15 @@ class OutcomeSpec(Request):
     def _one_subject(self) -> "OutcomeSpec":
         if (self.prediction_id is None) == (self.unit_id is None):
             raise ValueError("give exactly one of prediction_id and unit_id")
-        if self.unit_id is not None and len(self.unit_id.encode()) > 128:
-            raise ValueError("unit_id is longer than 128 bytes")
+        if self.unit_id is not None and len(self.unit_id.encode()) > UNIT_LIMIT:
+            raise ValueError(f"unit_id is longer than {UNIT_LIMIT} bytes")
         if self.unit_id is not None and self.model is None:
             raise ValueError("unit_id needs a model")
         return self
 
 
 class OutcomesAccepted(View):
-    """`accepted` are stored for good; `known` had been stored before under the same outcome_id."""
+    """`accepted` are stored for good; `known` were before, under the same outcome_id, or are of a forgotten unit."""
 
     accepted: int
     known: int

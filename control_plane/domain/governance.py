@@ -29,6 +29,7 @@ class Action(StrEnum):
     READ_AUDIT = "audit.read"
     READ_KEYS = "keys.read"
     MANAGE_KEYS = "keys.manage"
+    ERASE = "erase"  # a unit's personal data, for ever
     WAKE = "wake"  # ask the reconciler to look now
 
 

@@ -1,36 +1,4 @@
-"""How right a version's answers turned out: counts of (said, truth) in, shares out. Pure."""
-
-from collections.abc import Iterable
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """`count` answers that said `said` and turned out as `truth`; for a binary problem both are yes or no."""
-
-    said: str | bool
-    truth: str | bool
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Shares within 0..1; None where nothing defines them (no labelled answers; no positives for recall)."""
-
-    labelled: int
-    accuracy: float | None
-    precision: float | None = None  # binary only, like recall
-    recall: float | None = None
-
-
-def scores(answers: Iterable[Answered]) -> Scores:
-    cells = list(answers)
-    total = sum(cell.count for cell in cells)
-    right = sum(cell.count for cell in cells if cell.said == cell.truth)
-    hits = sum(cell.count for cell in cells if cell.said is True and cell.truth is True)
-    flagged = sum(cell.count for cell in cells if cell.said is True)
-    positives = sum(cell.count for cell in cells if cell.truth is True)
-    return Scores(total, _share(right, total), _share(hits, flagged), _share(hits, positives))
+"""How a reported truth is read. Pure."""
 
 
 def means_yes(truth: float | bool | str, positive: str | int | bool | None) -> bool | None:
@@ -49,7 +17,3 @@ def means_yes(truth: float | bool | str, positive: str | int | bool | None) -> b
     if isinstance(positive, str):
         return truth == positive
     return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(truth.lower())
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None

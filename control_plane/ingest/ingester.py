@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from control_plane.adapters import bus, store
 from control_plane.adapters.bus import Batch
 from control_plane.adapters.metrics import Metrics
-from control_plane.adapters.store import ingest
+from control_plane.adapters.store import ingest, log_hours
 from control_plane.adapters.store.ingest import Connection, Fold, Move, Moved, Position, Unstorable
 from control_plane.contracts import frames
 from control_plane.errors import BusUnavailable, StoreUnavailable
@@ -36,8 +36,6 @@ from control_plane.telemetry import Metric, configure_logging, mark_ready
 _WAIT_S: Final = 1.0  # for batches; also how often watermarks are told again, for a Redis that lost them
 _PAUSE_S: Final = 0.5
 _BATCHES: Final = 32  # read at once
-_OLDEST: Final = timedelta(days=400)  # ids from outside of this are set aside: their partition would be a mistake
-_NEWEST: Final = timedelta(days=2)
 _JSON_COLUMNS: Final = tuple(ingest.PREDICTION_COLUMNS.index(name) for name in ("features", "output"))
 _RECEIVED: Final = ingest.PREDICTION_COLUMNS.index("received_at")
 _VALUE_COLUMN: Final = (ingest.OUTCOME_COLUMNS.index("value"),)
@@ -196,7 +194,7 @@ class Ingester:
                         outcomes[row[0]] = row
                         continue
                     row, day = rows.prediction(payload, careful=careful)
-                    if not today - _OLDEST <= day <= today + _NEWEST:
+                    if not today - log_hours.OLDEST <= day <= today + log_hours.NEWEST:
                         raise ValueError(f"prediction_id is of {day}")
                 except ValueError as exc:
                     self._letters.add(spool, str(exc), payload)
@@ -218,6 +216,8 @@ class Ingester:
         )
 
     async def _ensure(self, days: set[date]) -> None:
+        """A day's partition is remembered while it is recent: a late one may have been dropped after its retention."""
+        self._partitions &= self._near_days() | {datetime.now(UTC).date() - timedelta(days=1)}
         if missing := days - self._partitions:
             await ingest.make_partitions(self._connection, missing)
             self._partitions |= missing

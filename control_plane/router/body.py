@@ -4,9 +4,9 @@ from typing import cast
 
 import msgspec
 
+from control_plane.contracts.outcome_rules import UNIT_LIMIT
 from control_plane.router.problems import Refused
 
-UNIT_LIMIT = 128  # bytes of UTF-8
 REQUEST_ID_LIMIT = 200
 
 

@@ -234,6 +234,11 @@ def outcomes(reported: Sequence[OutcomeSpec], *, key: str | None = None) -> Call
     return write("POST", "/outcomes", body, key=key)
 
 
+def erase(unit_id: str, *, reason: str, key: str | None = None) -> Call[JobView]:
+    """Forget a unit: what names or describes it in the log and the archive. The job's `result` counts what it was."""
+    return write("POST", "/erasures", _body(unit_id=unit_id, reason=reason), key=key)
+
+
 def keys(*, limit: int = 200, cursor: str | None = None) -> Call[Page[KeyView]]:
     """API keys, never their secrets."""
     return read("/keys", limit=limit, cursor=cursor)

@@ -6,10 +6,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adapters.store import audit, versions, wake
+from control_plane.adapters.store import audit, erasures, versions, wake
 from control_plane.adapters.store import jobs as store
 from control_plane.adapters.store.tables import JobRow
-from control_plane.contracts.jobs import JobLogs, JobView
+from control_plane.contracts.jobs import ErasureSpec, JobLogs, JobView
 from control_plane.contracts.models import RetrainSpec
 from control_plane.errors import Conflict, Unavailable
 from control_plane.services.cutover import Cause
@@ -31,6 +31,25 @@ async def retrain(session: AsyncSession, name: str, spec: RetrainSpec, *, cause:
     shown = view(await store.load(session, job_id))
     await wake.notify(session, f"job {job_id}")
     await _tell(session, "job.want", shown, cause, before=None, reason=spec.reason)
+    return shown
+
+
+async def erase(session: AsyncSession, spec: ErasureSpec, *, cause: Cause, now: datetime) -> JobView:
+    """Want a unit forgotten. The audit names it by a keyed hash alone, the job not at all."""
+    job_id = await store.want(session, "erase", None, {}, created_by=cause.actor.person, now=now)
+    unit_hash = await erasures.want(session, job_id, spec.unit_id, now=now)
+    shown = view(await store.load(session, job_id))
+    await wake.notify(session, f"job {job_id}")
+    await audit.append(
+        session,
+        "unit.erase",
+        actor=cause.actor,
+        object=f"erasure:{job_id}",
+        trigger=cause.trigger,
+        after={"unit": unit_hash.hex()},
+        reasons=[spec.reason],
+        request_id=cause.request_id,
+    )
     return shown
 
 

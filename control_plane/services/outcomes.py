@@ -1,12 +1,13 @@
 """Outcomes: what really happened, stored before it is acknowledged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adapters.store import ids, predictions, versions
+from control_plane.adapters.store import erasures, ids, log_hours, predictions, versions
 from control_plane.contracts.outcomes import OutcomesAccepted, OutcomeSpec
 from control_plane.domain.governance import Grant, covers
 from control_plane.errors import Forbidden, InvalidInput, NotFound
@@ -44,8 +45,20 @@ async def report(
         }
     if reasons:
         raise InvalidInput("Some outcomes cannot be stored; none was.", reasons=reasons)
+    connection = await log_hours.driver(session)
+    if (asked := await erasures.standing(connection)) is not None:
+        rows = {identity: row for identity, row in rows.items() if not _forgotten(row, asked)}
     fresh = await predictions.add_outcomes(session, list(rows.values())) if rows else 0
+    subjects = [(row["model"], row["prediction_id"], row["unit_id"], row["observed_at"]) for row in rows.values()]
+    changed = await log_hours.of_outcomes(connection, cast("list[log_hours.Subject]", subjects), now=now)
+    await log_hours.mark(connection, changed)
     return OutcomesAccepted(accepted=fresh, known=len(specs) - fresh)
+
+
+def _forgotten(row: Mapping[str, object], asked: erasures.Standing) -> bool:
+    """Whether it speaks of a time before its unit was to be erased: nobody could join it any more."""
+    unit, at = row["unit_id"], row["observed_at"]
+    return isinstance(unit, str) and isinstance(at, datetime) and asked.covers(unit, at)
 
 
 async def _model_of(session: AsyncSession, prediction_id: UUID | None) -> str | None:

@@ -1,23 +1,33 @@
 """How the versions of a model did with customers over a period: requests, latency, and quality where truth is known."""
 
 import re
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adapters.store import figures, predictions, versions
+from control_plane.adapters.store import figures, request_hours, versions
+from control_plane.adapters.store import quality as store
 from control_plane.adapters.store.figures import Availability, Figure
-from control_plane.adapters.store.predictions import Cell, Requests
-from control_plane.contracts.models import AvailabilityView, BusinessFigure, PerformanceView, VersionPerformance
-from control_plane.domain import performance
-from control_plane.domain.model_config import ModelConfig, Problem
-from control_plane.domain.performance import Answered, Scores
+from control_plane.adapters.store.request_hours import Requests
+from control_plane.contracts.models import (
+    AvailabilityView,
+    BusinessFigure,
+    MetricView,
+    PerformanceView,
+    VersionPerformance,
+)
+from control_plane.domain import latency
+from control_plane.domain import quality as domain
+from control_plane.domain.model_config import Label, ModelConfig, Problem
+from control_plane.domain.quality import Tally
 from control_plane.errors import InvalidInput
-from control_plane.services import evidence
+from control_plane.services import quality
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _NAMED = {"hour": "1h", "day": "24h", "week": "7d", "month": "30d"}
 _LONGEST = timedelta(days=366)
+_NOBODYS = frozenset({"shadow", "pinned"})  # variants whose answers say nothing about a customer's
 
 
 def parse(period: str) -> timedelta:
@@ -31,70 +41,82 @@ def parse(period: str) -> timedelta:
 
 
 async def view(session: AsyncSession, name: str, period: str, *, now: datetime) -> PerformanceView:
-    model = await versions.model(session, name)
-    since = now - parse(period)
-    counts = await predictions.requests(session, name, since, now)
-    config = await _config(session, name, model.production_version)
-    found: dict[str, Scores] = {}
-    distances = dict[str, float]()
-    if config is not None and config.problem in {Problem.BINARY, Problem.MULTICLASS}:
-        cells = await predictions.confusion(session, name, since, now)
-        for version in {cell.version for cell in cells}:
-            found[version] = performance.scores(_answers(config, [c for c in cells if c.version == version]))
-    else:
-        for error in await predictions.errors(session, name, since, now):
-            found[error.version] = Scores(error.count, None)
-            distances[error.version] = error.total / error.count
-    rows = [_version(count, found.get(count.version), distances.get(count.version)) for count in counts]
-    labelled = sum(row.labelled for row in rows)
-    right = sum(row.accuracy * row.labelled for row in rows if row.accuracy is not None)
-    scored = sum(row.labelled for row in rows if row.accuracy is not None)
+    """Read from hourly sums: what it costs does not depend on the traffic."""
+    await versions.model(session, name)
+    since = (now - parse(period)).replace(minute=0, second=0, microsecond=0)
+    config = await quality.config_of(session, name)
+    requests = await request_hours.requests(session, name, since)
+    tallies: dict[tuple[str, str], Tally] = {}
+    for row in await store.tallies(session, name, since):
+        tallies.setdefault((row.version, row.variant), Tally()).add(domain.read(row.tally))
+    variants = [
+        _performance(config, *key, requests.get(key, Requests()), tallies.get(key, Tally()))
+        for key in sorted({*requests, *tallies})
+        if key[0]
+    ]
+    mine = [key for key in {*requests, *tallies} if key[0] and key[1] not in _NOBODYS]
+    shown = [
+        _performance(
+            config,
+            version,
+            None,
+            _summed(requests[key] for key in mine if key[0] == version and key in requests),
+            domain.merged(tallies[key] for key in mine if key[0] == version and key in tallies),
+        )
+        for version in sorted({key[0] for key in mine})
+    ]
+    everything = _metrics(config, domain.merged(tallies[key] for key in mine if key in tallies))
+    labelled = sum(row.labelled for row in shown)
+    label = config.label if config else Label()
     return PerformanceView(
         model=name,
         period=period,
         since=since,
         until=now,
-        predictions=sum(row.predictions for row in rows),
+        predictions=sum(row.predictions for row in shown),
         labelled=labelled,
-        accuracy=right / scored if scored else None,
-        versions=rows,
+        accuracy=everything["accuracy"].value if "accuracy" in everything else None,
+        versions=shown,
+        variants=variants,
+        label_delay_s=label.delay_s,
         availability=_availability(await figures.availability(session, since, name), config),
         business=_business(await figures.business(session, since, name), config),
-        note=_note(rows, labelled),
+        note=_note(shown, labelled, label),
     )
 
 
-async def _config(session: AsyncSession, name: str, production: str | None) -> ModelConfig | None:
-    """What says how answers are read: Production's model.yaml, else the newest version's."""
-    rows = await versions.versions(session, name)
-    row = next((row for row in rows if row.version == production), rows[0] if rows else None)
-    return evidence.config(row)[0] if row else None
+def _summed(parts: Iterable[Requests]) -> Requests:
+    made = Requests()
+    for part in parts:
+        made.merge(part)
+    return made
 
 
-def _answers(config: ModelConfig, cells: list[Cell]) -> list[Answered]:
-    """Cells as said and truth; what cannot be told apart is left out, never guessed."""
-    if config.problem is Problem.MULTICLASS:
-        return [Answered(cell.said, str(cell.truth), cell.count) for cell in cells if cell.said is not None]
-    positive = config.target.positive if config.target else None
-    read = [(cell, performance.means_yes(cell.truth, positive)) for cell in cells]
-    said = {config.decision.positive: True, config.decision.negative: False}
-    answered = [(said.get(cell.said or "", cell.above), truth, cell.count) for cell, truth in read]
-    return [Answered(yes, truth, count) for yes, truth, count in answered if yes is not None and truth is not None]
+def _metrics(config: ModelConfig | None, tally: Tally) -> dict[str, MetricView]:
+    problem = config.problem if config else Problem.OPAQUE
+    found = domain.metrics(tally, problem, config.costs if config else None)
+    return {name: MetricView(value=m.value, low=m.low, high=m.high, n=m.n) for name, m in found.items()}
 
 
-def _version(count: Requests, scores: Scores | None, distance: float | None) -> VersionPerformance:
-    found = scores or Scores(0, None)
+def _performance(
+    config: ModelConfig | None, version: str, variant: str | None, requests: Requests, tally: Tally
+) -> VersionPerformance:
+    metrics = _metrics(config, tally)
+    value = {name: metric.value for name, metric in metrics.items()}
+    p95 = latency.quantile_us(requests.latencies, 0.95)
     return VersionPerformance(
-        version=count.version,
-        predictions=count.answered,
-        failures=count.failures,
-        latency_ms_mean=None if count.mean_us is None else count.mean_us / 1_000,
-        latency_ms_p95=None if count.p95_us is None else count.p95_us / 1_000,
-        labelled=found.labelled,
-        accuracy=found.accuracy,
-        precision=found.precision,
-        recall=found.recall,
-        mean_absolute_error=distance,
+        version=version,
+        variant=variant,
+        predictions=requests.answered,
+        failures=requests.missed,
+        latency_ms_mean=requests.latency_us / requests.answered / 1_000 if requests.answered else None,
+        latency_ms_p95=None if p95 is None else p95 / 1_000,
+        labelled=tally.labelled,
+        accuracy=value.get("accuracy"),
+        precision=value.get("precision"),
+        recall=value.get("recall"),
+        mean_absolute_error=value.get("mae"),
+        metrics=metrics,
     )
 
 
@@ -124,7 +146,11 @@ def _business(found: list[Figure], config: ModelConfig | None) -> list[BusinessF
     ]
 
 
-def _note(rows: list[VersionPerformance], labelled: int) -> str | None:
+def _note(rows: list[VersionPerformance], labelled: int, label: Label) -> str | None:
     if not rows:
         return "No predictions were logged in this period."
-    return None if labelled else "No outcome of these predictions is known yet: quality cannot be computed."
+    if not labelled:
+        return "No outcome of these predictions is known yet: quality cannot be computed."
+    if label.depends_on_decision:
+        return "Outcomes are only seen where the decision let them happen: quality is of those predictions alone."
+    return None

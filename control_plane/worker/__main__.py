@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+from functools import partial
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,7 +17,7 @@ from control_plane.adapters.store.wake import Wake, listening
 from control_plane.errors import Unavailable
 from control_plane.settings import WorkerSettings
 from control_plane.telemetry import configure_logging, mark_ready
-from control_plane.worker import relay
+from control_plane.worker import quality, relay, schedule
 from control_plane.worker.carry_out import Carrier
 from control_plane.worker.monitor import Gauges, Monitor
 
@@ -33,15 +34,22 @@ async def run(settings: WorkerSettings) -> None:
     engine = store.create_engine(dsn)
     sessions = store.sessions(engine)
     registry = Registry(settings.mlflow_url)
-    monitor = Monitor(settings, sessions, registry, Gauges(Metrics(settings.run / "metrics", "worker")))
+    metrics = Metrics(settings.run / "metrics", "worker")
+    monitor = Monitor(settings, sessions, registry, Gauges(metrics))
     try:
         async with (
             listening(dsn) as wake,
-            queue.opened(dsn, Carrier(settings, sessions), every_minute=monitor) as jobs,
+            queue.opened(
+                dsn,
+                Carrier(settings, sessions),
+                every_minute=monitor,
+                every_hour=partial(schedule.hourly, sessions),
+            ) as jobs,
             asyncio.TaskGroup() as group,
         ):
             group.create_task(_relay(sessions, jobs, wake), name="relay")
             group.create_task(jobs.work(concurrency=settings.worker_concurrency, patience_s=_PATIENCE_S), name="work")
+            group.create_task(quality.run(sessions, metrics), name="quality")
             mark_ready()
     finally:
         await registry.aclose()

@@ -40,7 +40,9 @@ class Carrier:
         try:
             argv = _command(row, self.settings)
             if argv is None:
-                await self._end(job_id, "failed", error=f"unknown kind: this worker carries out train, not {row.kind}")
+                await self._end(
+                    job_id, "failed", error=f"unknown kind: this worker carries out train and archive, not {row.kind}"
+                )
                 return
             await self._run(job_id, argv, path)
         except asyncio.CancelledError:  # the worker stops: the job is for the next one
@@ -118,6 +120,10 @@ class Carrier:
 
 def _command(row: JobRow, settings: WorkerSettings) -> list[str] | None:
     """What to run for this kind of job; None for a kind nobody carries out."""
+    if row.kind == "erase":
+        return [sys.executable, "-m", "control_plane.ingest.eraser", str(row.id)]
+    if row.kind == "archive":
+        return [sys.executable, "-m", "control_plane.ingest.archiver"]
     if row.kind != "train" or row.model is None:
         return None
     argv = [sys.executable, "-m", "training", "train", row.model, "--json", "--home", str(settings.home)]

@@ -40,6 +40,7 @@ TABLE = {
     "GET /jobs/{job_id}": READ,
     "GET /jobs/{job_id}/logs": READ,
     "POST /jobs/{job_id}/cancel": RUN,
+    "POST /erasures": "admin",
     "GET /keys": "admin auditor",
     "POST /keys": "admin",
     "POST /keys/{key_id}/revoke": "admin",

@@ -21,6 +21,7 @@ _PROCESSES = {
     "RouterSettings": "router",
     "ShipperSettings": "shipper",
     "IngesterSettings": "ingester",
+    "ArchiverSettings": "archiver",
 }
 
 

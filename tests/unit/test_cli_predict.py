@@ -97,25 +97,36 @@ def test_an_explanation_lists_the_largest_contribution_first(server: Answering, 
     assert "+2.0000" in shown
 
 
+OF_ONE = "0199c7d2-6f0a-7cc3-98a1-0a2b8f6f1a55"
+
+
 @pytest.mark.parametrize(
     "given",
     [
-        '[{"prediction_id": "p1", "value": true}, {"unit_id": "c1", "value": 3.5, "name": "spend"}]',
-        '{"prediction_id": "p1", "value": true}\n\n{"unit_id": "c1", "value": 3.5, "name": "spend"}\n',
-        "prediction_id,unit_id,value,name\np1,,true,\n,c1,3.5,spend\n",
+        '[{"prediction_id": "<id>", "value": true}, {"unit_id": "c1", "value": 3.5, "name": "spend"}]',
+        '{"prediction_id": "<id>", "value": true}\n\n{"unit_id": "c1", "value": 3.5, "name": "spend"}\n',
+        "prediction_id,unit_id,value,name\n<id>,,true,\n,c1,3.5,spend\n",
     ],
     ids=["json", "ndjson", "csv"],
 )
 def test_outcomes_come_in_three_formats(server: Answering, mlcp: Run, given: str) -> None:
     server.ok("POST", "/ml/fraud/outcomes", {"accepted": 2}, 202)
-    assert "2 outcomes of fraud taken" in mlcp("outcomes", "fraud", "-f", "-", stdin=given).stdout
+    assert (
+        "2 outcomes of fraud taken" in mlcp("outcomes", "fraud", "-f", "-", stdin=given.replace("<id>", OF_ONE)).stdout
+    )
     sent = server.asked[0].body
     assert len({outcome.pop("outcome_id") for outcome in sent}) == 2
-    assert sent == [{"prediction_id": "p1", "value": True}, {"unit_id": "c1", "value": 3.5, "name": "spend"}]
+    assert sent == [
+        {"prediction_id": OF_ONE, "value": True},
+        {"unit_id": "c1", "value": 3.5, "name": "spend"},
+    ]
 
 
 def test_outcomes_that_cannot_be_read_are_refused(mlcp: Run) -> None:
     mlcp("outcomes", "fraud", "-f", "-", stdin='{"a": }', exits=7)
+    told = mlcp("outcomes", "fraud", "-f", "-", stdin="unit_id,value\nc1,1\nc2,\n", exits=7).stderr
+    assert "none was taken" in told
+    assert "line 3, column value: missing" in told
 
 
 def test_the_story_of_a_rollout_is_told_from_its_audit_rows(server: Answering, mlcp: Run) -> None:

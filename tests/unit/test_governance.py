@@ -22,6 +22,7 @@ def test_the_roles_are_exactly_these() -> None:
         Action.READ_AUDIT: "approver admin auditor",
         Action.READ_KEYS: "admin auditor",
         Action.MANAGE_KEYS: "admin",
+        Action.ERASE: "admin",
     }
     assert {action: " ".join(role for role in Role if action in MAY[role]) for action in Action} == expected
 

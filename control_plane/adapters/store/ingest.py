@@ -9,11 +9,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Protocol, cast
+from uuid import UUID
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from control_plane.adapters.store import erasures, log_hours
 from control_plane.adapters.store import ingest_counts as counts
 from control_plane.errors import StoreUnavailable
 
@@ -56,7 +58,10 @@ OUTCOME_COLUMNS = (
     "prediction_id",
     "unit_id",
 )
-DAY, PREDICTION_ID = 0, 1  # where they are in a row
+DAY, PREDICTION_ID, _MODEL = 0, 1, 2  # where they are in a row
+_UNIT, _RECEIVED = PREDICTION_COLUMNS.index("unit_id"), PREDICTION_COLUMNS.index("received_at")
+_PERSONAL = frozenset(PREDICTION_COLUMNS.index(name) for name in ("unit_id", "unit_hash", "request_id", "features"))
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _TEMPORARY = """
 CREATE TEMP TABLE IF NOT EXISTS incoming_outcomes (
@@ -180,6 +185,10 @@ async def fold(
     with translated():
         async with connection.transaction():
             await _check(connection, moves)
+            asked = await erasures.standing(connection) if predictions or outcomes else None
+            if asked is not None:
+                predictions = [_erased(row, asked) for row in predictions]
+                outcomes = [row for row in outcomes if not _forgotten(row, asked)]
             if predictions:
                 fresh = await _store(connection, predictions)
             if fresh:
@@ -189,8 +198,36 @@ async def fold(
             if outcomes:
                 await connection.copy_records_to_table("incoming_outcomes", records=outcomes, columns=OUTCOME_COLUMNS)
                 new_outcomes = int(await connection.fetchval(_FOLD_OUTCOMES))
+            subjects, now = [_subject(row) for row in outcomes], datetime.now(UTC)
+            changed = _hours(fresh) | await log_hours.of_outcomes(connection, subjects, now=now)
+            await log_hours.mark(connection, changed)
             await connection.executemany(_SET_WATERMARK, [(move.spool, *move.after, move.generation) for move in moves])
     return len(fresh), new_outcomes
+
+
+def _erased(row: Row, asked: erasures.Standing) -> Row:
+    """The row as erasure leaves it, where it came out of its spool after its unit was to be forgotten."""
+    unit = row[_UNIT]
+    if unit is None or not asked.covers(str(unit), cast(datetime, row[_RECEIVED])):
+        return row
+    return tuple(None if index in _PERSONAL else value for index, value in enumerate(row))
+
+
+def _forgotten(row: Row, asked: erasures.Standing) -> bool:
+    _, _, unit, at = _subject(row)
+    return unit is not None and asked.covers(unit, at)
+
+
+def _hours(rows: Sequence[Row]) -> set[tuple[str, datetime]]:
+    found = {(str(row[_MODEL]), cast(UUID, row[PREDICTION_ID]).int >> 80) for row in rows}
+    hours = {(model, milliseconds // 3_600_000) for model, milliseconds in found}
+    return {(model, datetime.fromtimestamp(hour * 3_600, UTC)) for model, hour in hours}
+
+
+def _subject(row: Row) -> log_hours.Subject:
+    _, model, _, _, _, observed_us, _, prediction_id, unit_id = row
+    at = _EPOCH + timedelta(microseconds=cast(int, observed_us))
+    return str(model), cast("UUID | None", prediction_id), cast("str | None", unit_id), at
 
 
 async def _store(connection: Connection, rows: Sequence[Row]) -> Sequence[Row]:
@@ -235,6 +272,10 @@ def translated() -> Generator[None]:
         yield
     except asyncpg.UniqueViolationError as exc:  # another process stored the same record in between: look again
         raise StoreUnavailable(f"A record was stored twice at once: {exc}") from exc
+    except asyncpg.CheckViolationError as exc:
+        if "no partition of relation" not in str(exc):
+            raise Unstorable(str(exc)) from exc
+        raise StoreUnavailable(f"The day's partition was dropped in between: {exc}") from exc  # it is made anew
     except (
         asyncpg.DataError,
         asyncpg.IntegrityConstraintViolationError,

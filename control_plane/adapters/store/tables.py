@@ -1,7 +1,7 @@
 """SQLAlchemy tables. Columns and constraints only; decisions live in domain/.
 
 Desired state is written by services, observed state by the reconciler; a column says which it is where it is not
-obvious. `predictions` and `outcomes` hold personal data; no other table does.
+obvious. `predictions` and `outcomes` hold personal data; no other table does, but for `erasures` until each is done.
 """
 
 from datetime import date, datetime
@@ -297,12 +297,18 @@ class JobRow(Base):
             unique=True,
             postgresql_where=text("kind = 'train' AND state IN ('wanted', 'queued', 'running')"),
         ),
-        one_of("kind", "train", "replay", "report", "notify"),
+        Index(
+            "one_archiving",
+            "kind",
+            unique=True,
+            postgresql_where=text("kind = 'archive' AND state IN ('wanted', 'queued', 'running')"),
+        ),
+        one_of("kind", "train", "replay", "report", "notify", "archive", "erase"),
         one_of("state", "wanted", "queued", "running", "succeeded", "failed", "cancelled"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    kind: Mapped[str]  # train | replay | report | notify
+    kind: Mapped[str]  # train | replay | report | notify | archive | erase
     model: Mapped[str | None]
     args: Mapped[dict[str, Any]]
     state: Mapped[str]  # wanted | queued | running | succeeded | failed | cancelled
@@ -336,6 +342,7 @@ class PredictionRow(Base):
     __table_args__ = (
         Index("predictions_model_received", "model", "received_at"),
         Index("predictions_rollout_unit", "rollout_id", "unit_hash", postgresql_where=text("rollout_id IS NOT NULL")),
+        Index("predictions_unit", "unit_id", postgresql_where=text("unit_id IS NOT NULL")),
         one_of("status", "ok", "invalid", "error", "timeout", "shed"),
         {"postgresql_partition_by": "RANGE (day)"},
     )
@@ -533,3 +540,55 @@ class DriftIncidentRow(Base):
     kinds: Mapped[list[str]]  # data, prediction, target, performance, quality
     features: Mapped[list[str]]
     history: Mapped[list[Any]]
+
+
+class LogHourRow(Base):
+    """One hour of a model's log. `changed` counts up with every prediction and outcome that belongs to it."""
+
+    __tablename__ = "log_hours"
+    __table_args__ = (Index("log_hours_quality_due", "quality_due_at"),)
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    changed: Mapped[int] = mapped_column(BigInteger)
+    quality_due_at: Mapped[datetime | None]  # None: its quality is folded and nothing has changed since
+    archived: Mapped[int] = mapped_column(BigInteger, server_default="0")  # `changed` as its file has it; 0: none
+    archived_at: Mapped[datetime | None]
+    archived_rows: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    dropped_at: Mapped[datetime | None]  # of its day partition: from then on the archive alone has it
+
+
+class ErasureRow(Base):
+    """A unit to be forgotten. The name goes when it is done; under the hash, what comes late is still erased."""
+
+    __tablename__ = "erasures"
+    __table_args__ = (Index("erasures_requested", "requested_at"),)
+
+    job_id: Mapped[UUID] = mapped_column(primary_key=True)
+    unit_id: Mapped[str | None]
+    unit_hash: Mapped[bytes]
+    requested_at: Mapped[datetime]
+    done_at: Mapped[datetime | None]
+    report: Mapped[dict[str, Any] | None]
+
+
+class SecretRow(Base):
+    """Keys this installation made for itself; they are shown nowhere."""
+
+    __tablename__ = "secrets"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[bytes]
+
+
+class QualityRow(Base):
+    """What an hour of labelled answers comes down to: sums of domain.quality, which add."""
+
+    __tablename__ = "quality"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    variant: Mapped[str] = mapped_column(primary_key=True)
+    tally: Mapped[dict[str, Any]]
+    folded_at: Mapped[datetime]
