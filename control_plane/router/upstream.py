@@ -1,4 +1,4 @@
-"""Calls to model servers: a minimal HTTP/1.1 client on kept-alive connections, one request at a time on each.
+"""Calls to model servers: a minimal HTTP/1.1 client on kept-alive connections, pipelined where the server is ours.
 
 A general client costs more than the model's own answer; this one writes a prepared head and lets httptools' parser find
 the end of the answer, then calls back. The only things it does beyond that are the ones a data plane cannot be without:
@@ -7,14 +7,16 @@ a deadline for everything together, patience with a server that is just starting
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
-from typing import Literal, Protocol, cast
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any, Literal, Protocol, cast
 from urllib.parse import urlsplit
 
 import httptools
 
 MAX_ANSWER = 16 * 2**20  # bytes; a longer answer counts as broken
+LINES = 2  # connections to a Unix socket: while one waits for its batch, the next batch is collected on another
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.05  # between tries to connect
+_LOOK_S = 0.005  # between two looks at deadlines
 
 Failure = Literal["dead", "deadline"]
 
@@ -40,123 +42,191 @@ class _Parser(Protocol):
 
 
 class Pool:
-    """Connections to one address, `unix:/path` or `http(s)://host:port`. The busiest are used first."""
+    """Connections to one address, `unix:/path` or `http(s)://host:port`.
 
-    def __init__(self, address: str) -> None:
+    Behind a Unix socket is a server of ours, which answers the requests of one connection together and in order. So
+    there what is asked in one event-loop tick goes out on one connection: one write here, one read there, one batch of
+    the model. Elsewhere a connection carries one request at a time, and the last used is used first.
+    """
+
+    def __init__(self, address: str, *, lines: int = LINES) -> None:
+        """`lines`: most connections to a Unix socket."""
         self.address = address
-        self.idle: deque[_Connection] = deque()
+        self._lines = lines if address.startswith("unix:") else 0
+        self._usable: list[_Connection] = []  # may be asked: the lines, or the connections without a request
         self._open: set[_Connection] = set()
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._line: _Connection | None = None  # takes what is asked in this tick
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._dialling = 0
+        self._watching = False
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
     def submit(self, call: Call) -> None:
         """Carry the call out. Requests sent here are harmless when sent twice, so a lost connection is tried again."""
-        while self.idle:
-            if self.idle.pop().start(call, last=False):
-                return
-        self._spawn(call, last=False)
+        connection = self._line or self._free()
+        if connection is None:
+            self._spawn(self._wait(call))
+        else:
+            self._send(connection, call)
 
     def close(self) -> None:
         """Close idle connections now and busy ones when they are done."""
         self._closed = True
-        for connection in list(self.idle):
-            connection.transport.close()
-        self.idle.clear()
+        for connection in list(self._open):
+            if not connection.calls:
+                connection.transport.close()
+        self._usable.clear()
+        self._line = None
 
     async def end(self) -> None:
         """Close all connections now, whatever they do, and wait until they are gone."""
         self._closed = True
-        for task in list(self._connecting):
+        for task in list(self._tasks):
             task.cancel()
         for connection in list(self._open):
             connection.transport.abort()
-        while self._open or self._connecting:
+        while self._open or self._tasks:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
     def opened(self, connection: "_Connection") -> None:
         """The connection is made."""
         self._open.add(connection)
+        self._usable.append(connection)
 
     def done(self, connection: "_Connection") -> None:
-        """The connection's answer is complete."""
-        if self._closed:
+        """The connection has answered all it was asked."""
+        if not self._closed and not self._lines:
+            self._usable.append(connection)
+        elif connection not in self._usable:
             connection.transport.close()
-        else:
-            self.idle.append(connection)
 
-    def lost(self, connection: "_Connection", call: Call | None, *, last: bool) -> None:
-        """The connection is gone, and with it the answer of `call`."""
+    def unusable(self, connection: "_Connection") -> None:
+        """Nothing more may be asked over the connection."""
+        if connection in self._usable:
+            self._usable.remove(connection)
+        if self._line is connection:
+            self._line = None
+
+    def lost(self, connection: "_Connection", calls: Iterable[Call]) -> None:
+        """The connection is gone, and with it the answers of `calls`."""
         self._open.discard(connection)
-        if connection in self.idle:
-            self.idle.remove(connection)
-        if call is None:
-            return
-        if last or self._closed:
-            call.failed("dead")
-        else:  # the server closed it while we wrote, or one worker of it died: another one may live
-            self._spawn(call, last=True)
+        self.unusable(connection)
+        for call in calls:
+            if self._closed or isinstance(call, _Again):
+                call.failed("dead")
+            else:  # the server closed it while we wrote, or one worker of it died: another one may live
+                self._spawn(self._wait(_Again(call)))
 
-    def _spawn(self, call: Call, *, last: bool) -> None:
-        task = self._loop.create_task(self._connect(call, last=last))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+    def _free(self, *, anyhow: bool = False) -> "_Connection | None":
+        """A connection that may be asked. None to wait for another one, or with `anyhow` where there is none."""
+        if not self._lines:
+            while self._usable:
+                if not (connection := self._usable.pop()).transport.is_closing():
+                    return connection
+        if not self._usable:
+            return None
+        line = min(self._usable, key=_load)
+        if line.calls and len(self._usable) < self._lines and not anyhow:
+            return None
+        self._line = line
+        self._loop.call_soon(self._next_tick)
+        return line
 
-    async def _connect(self, call: Call, *, last: bool) -> None:
-        pause = _FIRST_PAUSE_S
-        failure: Failure = "dead"
-        while True:
-            try:
-                async with asyncio.timeout_at(call.deadline):
-                    connection = await self._connect_once()
-            except TimeoutError:
-                failure = "deadline"
-                break
-            except OSError:  # refused, no such socket yet, or EAGAIN: its backlog is full
-                if self._loop.time() + pause >= min(call.deadline, call.patience):
-                    break
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
-                continue
-            if connection.start(call, last=last):
+    def _next_tick(self) -> None:
+        self._line = None
+
+    def _send(self, connection: "_Connection", call: Call) -> None:
+        connection.send(call)
+        if not self._watching:
+            self._watching = True
+            self._loop.call_later(_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """Deadlines: one timer for all calls, for a timer each would cost more than all else about a call."""
+        now = self._loop.time()
+        busy = [connection for connection in self._open if connection.calls]
+        self._watching = bool(busy)
+        if busy:
+            self._loop.call_later(_LOOK_S, self._look)
+        for connection in busy:
+            connection.give_up_late(now)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _wait(self, call: Call) -> None:
+        """Carry the call out over the next connection there is, its own or another's."""
+        pause, refused = _FIRST_PAUSE_S, False
+        while (connection := self._line or self._free(anyhow=refused)) is None:
+            refused = False
+            if not self._lines or self._dialling < self._lines:
+                try:
+                    await self._dial(call.deadline)
+                    continue
+                except OSError:  # refused, no such socket yet, EAGAIN: its backlog is full, or too late
+                    refused = True
+                    if self._usable:
+                        continue
+            now = self._loop.time()
+            if now + pause >= (min(call.deadline, call.patience) if refused else call.deadline):
+                call.failed("deadline" if now >= call.deadline else "dead")
                 return
-        call.failed(failure)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        self._send(connection, call)
 
-    async def _connect_once(self) -> "_Connection":
-        if self.address.startswith("unix:"):
-            made = await self._loop.create_unix_connection(lambda: _Connection(self), self.address[5:])
-            return made[1]
-        url = urlsplit(self.address)
-        tls = True if url.scheme == "https" else None
-        port = url.port or (443 if tls else 80)
-        host = url.hostname or ""
-        return (await self._loop.create_connection(lambda: _Connection(self), host, port, ssl=tls))[1]
+    async def _dial(self, deadline: float) -> None:
+        """Make a connection. OSError when that is not possible, or not in time."""
+        self._dialling += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                if self.address.startswith("unix:"):
+                    await self._loop.create_unix_connection(lambda: _Connection(self), self.address[5:])
+                    return
+                url = urlsplit(self.address)
+                tls = True if url.scheme == "https" else None
+                port = url.port or (443 if tls else 80)
+                await self._loop.create_connection(lambda: _Connection(self), url.hostname or "", port, ssl=tls)
+        finally:
+            self._dialling -= 1
 
 
 class _Connection(asyncio.Protocol):
-    __slots__ = ("_call", "_chunks", "_last", "_loop", "_parser", "_pool", "_size", "_timer", "transport")
+    __slots__ = ("_chunks", "_parser", "_pool", "_size", "calls", "transport")
 
     transport: asyncio.Transport
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._loop = asyncio.get_running_loop()
-        self._call: Call | None = None
-        self._last = False
-        self._timer: asyncio.TimerHandle | None = None
+        self.calls: deque[Call | None] = deque()  # sent and not answered, in order; None: given up
         self._chunks: list[bytes] = []
         self._size = 0
         self._parser: _Parser = httptools.HttpResponseParser(self)
 
-    def start(self, call: Call, *, last: bool) -> bool:
-        """Send the request; False if the connection is closing. `last`: a loss of it is final."""
-        if self.transport.is_closing():
-            return False
-        self._call, self._last = call, last
-        self._timer = self._loop.call_at(call.deadline, self._late)
+    def send(self, call: Call) -> None:
+        self.calls.append(call)
         self.transport.write(call.request)
-        return True
+
+    def give_up_late(self, now: float) -> None:
+        """Fail calls whose deadline has passed. Who lets one wait so long is asked nothing more."""
+        late: list[Call] = []
+        for index, call in enumerate(self.calls):
+            if call is not None and call.deadline <= now:
+                late.append(call)
+                self.calls[index] = None
+        if late:
+            self._pool.unusable(self)
+            self._end_if_given_up()
+        for call in late:
+            call.failed("deadline")
+
+    def _end_if_given_up(self) -> None:
+        if not any(self.calls):
+            self.transport.abort()  # a late answer must not be taken for another one
 
     # asyncio.Protocol
 
@@ -165,19 +235,23 @@ class _Connection(asyncio.Protocol):
         self._pool.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._call is None:  # an answer nobody asked for
+        if not self.calls:  # an answer nobody asked for
+            self._pool.unusable(self)
             self.transport.close()
             return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
+            self._pool.unusable(self)
             self.transport.abort()
 
+    def eof_received(self) -> None:
+        self._pool.unusable(self)
+
     def connection_lost(self, exc: Exception | None) -> None:
-        call, self._call = self._call, None
-        if self._timer is not None:
-            self._timer.cancel()
-        self._pool.lost(self, call, last=self._last)
+        calls = [call for call in self.calls if call is not None]
+        self.calls.clear()
+        self._pool.lost(self, calls)
 
     # httptools
 
@@ -185,26 +259,38 @@ class _Connection(asyncio.Protocol):
         self._chunks.append(chunk)
         self._size += len(chunk)
         if self._size > MAX_ANSWER:
+            self._pool.unusable(self)
             self.transport.abort()
 
     def on_message_complete(self) -> None:
-        call, timer, chunks = self._call, self._timer, self._chunks
-        if call is None or timer is None:
-            return  # its deadline passed within this very read
-        timer.cancel()
-        self._call, self._chunks, self._size = None, [], 0
+        chunks = self._chunks
+        self._chunks, self._size = [], 0
+        if not self.calls:
+            return  # given up within this very read, or more answers than questions
+        call = self.calls.popleft()
         status = self._parser.get_status_code()
-        if self._parser.should_keep_alive():
-            self._pool.done(self)
-        else:
+        if not self._parser.should_keep_alive():
+            self._pool.unusable(self)
             self.transport.close()
-        call.answered(status, chunks[0] if len(chunks) == 1 else b"".join(chunks))
-
-    def _late(self) -> None:
-        call, self._call = self._call, None
-        self.transport.abort()  # the late answer must not be taken for the next one
+        elif not self.calls:
+            self._pool.done(self)
         if call is not None:
-            call.failed("deadline")
+            call.answered(status, chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        elif self.calls:
+            self._end_if_given_up()
+
+
+class _Again:
+    """A call whose connection was lost: its second loss is final."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self.request, self.deadline, self.patience = call.request, call.deadline, call.patience
+        self.answered, self.failed = call.answered, call.failed
+
+
+def _load(connection: _Connection) -> int:
+    return len(connection.calls)
 
 
 class _Awaited:

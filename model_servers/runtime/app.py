@@ -65,7 +65,7 @@ class App:
         tensors = Tensors(self._spec, self._engine, self._decoder, batcher, self._tracer)
         handle = predict if self._tracer is None else traces.traced(self._tracer, "infer", predict)
         return {
-            b"/predict": {b"POST": Route(handle, self._spec.max_body_bytes)},
+            b"/predict": {b"POST": Route(handle, self._spec.max_body_bytes, together=True)},
             **self._common(),
             **tensors.routes(self.check_ready),
         }

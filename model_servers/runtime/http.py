@@ -20,7 +20,7 @@ from model_servers.runtime.problems import Refused
 from model_servers.runtime.request import Incoming, Request, Route, Routes
 
 _MAX_HEAD: Final = 65_536  # bytes of request line and headers
-_MAX_PIPELINED: Final = 64  # requests read ahead on one connection
+_MOST_PENDING: Final = 512  # requests of one connection without an answer; it is read on when there are fewer
 _LINGER_S: Final = 5.0  # after a refusal the rest of the body is read and dropped this long, so that the answer arrives
 
 
@@ -54,16 +54,19 @@ class Listener:
 
 class Connection(asyncio.Protocol):
     __slots__ = (
-        "_answering",
         "_blocked",
         "_discarding",
+        "_dispatched",
+        "_ended",
         "_head_bytes",
         "_listener",
         "_parser",
+        "_paused",
+        "_pending",
         "_pieces",
-        "_queue",
         "_reading",
         "_size",
+        "_starting",
         "_transport",
         "_url",
         "closed",
@@ -73,18 +76,19 @@ class Connection(asyncio.Protocol):
         self._listener = listener
         self._parser = httptools.HttpRequestParser(self)
         self._reading: Request | None = None
-        self._answering: Request | None = None
-        self._queue: deque[Request] = deque()
+        self._pending: deque[Request] = deque()  # complete, not answered, in the order they came
+        self._dispatched = 0  # how many of them, from the first on, their routes have been given
         self._head_bytes = 0
         self._pieces: list[bytes] = []
         self._size = 0
         self._discarding = False
+        self._ended = self._paused = self._starting = False
         self._blocked: asyncio.Future[None] | None = None
         self.closed = False
 
     @property
     def busy(self) -> bool:
-        return self._answering is not None or self._reading is not None or bool(self._queue)
+        return self._reading is not None or bool(self._pending)
 
     # asyncio.Protocol
 
@@ -97,8 +101,8 @@ class Connection(asyncio.Protocol):
         self._listener.lost(self)
         if self._reading and self._reading.stream:
             self._reading.stream.end(broken=True)
-        self._answering = self._reading = None
-        self._queue.clear()
+        self._reading = None
+        self._pending.clear()
         self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
@@ -207,22 +211,30 @@ class Connection(asyncio.Protocol):
             request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             self._complete(request)
 
-    # requests, one after the other
+    # requests: answers leave in the order the requests came
 
     def _complete(self, request: Request) -> None:
-        if self._answering is None:
+        if self._ended:
+            return  # read ahead of an answer that was the last
+        pending = self._pending
+        pending.append(request)
+        if self._dispatched == len(pending) - 1 and self._may_start(request):
             self._dispatch(request)
-            return
-        self._queue.append(request)
-        if len(self._queue) >= _MAX_PIPELINED:
+        if len(pending) >= _MOST_PENDING:
+            self._paused = True
             self._transport.pause_reading()
+
+    def _may_start(self, request: Request) -> bool:
+        """Nothing is being answered, or only what is answered together with it."""
+        if not self._dispatched:
+            return True
+        route, last = request.route, self._pending[self._dispatched - 1].route
+        return route is not None and route.together and last is not None and last.together
 
     def _dispatch(self, request: Request) -> None:
         listener = self._listener
         listener.served += 1
-        self._answering = request
-        if listener.draining:
-            request.close_after()
+        self._dispatched += 1
         route = request.route
         if route is None:
             request.refuse(self._no_route(request))
@@ -241,16 +253,34 @@ class Connection(asyncio.Protocol):
         return problems.wrong_method(request.method.decode("ascii"), [name.decode() for name in methods])
 
     def answer(self, request: Request, data: bytes) -> None:
-        """Write the (rest of the) answer to `request` and turn to the next one."""
-        if self._answering is not request:
-            return  # the client has left, or the request was answered before
-        self._transport.write(data)
-        self._answering = None
-        if not (request.keep_alive and request.finished):
-            self._close(unread=not request.finished)
-        elif self._queue:
+        """Write the (rest of the) answer to `request` once all before it are answered, and turn to what may start."""
+        if request.answered is not None or self._ended or self.closed:
+            return  # once is enough; or nobody listens any more
+        request.answered = data
+        pending = self._pending
+        while pending and (answer := pending[0].answered) is not None:
+            first = pending.popleft()
+            self._dispatched -= 1
+            self._transport.write(answer)
+            if not (first.keep_alive and first.finished):
+                self._close(unread=not first.finished)
+                return
+        if self._paused and len(pending) < _MOST_PENDING // 2:
+            self._paused = False
             self._transport.resume_reading()
-            self._dispatch(self._queue.popleft())
+        if not self._starting and self._dispatched < len(pending):
+            self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        self._starting = True  # what is answered at once does not come back here: that would be deep for a long queue
+        pending = self._pending
+        while self._dispatched < len(pending) and self._may_start(request := pending[self._dispatched]):
+            self._dispatch(request)
+        self._starting = False
+
+    def is_last(self, request: Request) -> bool:
+        """The answer to `request` ends the connection, for the worker is about to leave and nothing else is pending."""
+        return self._listener.draining and bool(self._pending) and self._pending[-1] is request
 
     def write(self, data: bytes) -> None:
         if not self.closed:
@@ -269,7 +299,7 @@ class Connection(asyncio.Protocol):
             raise ConnectionError("the client has hung up")
 
     def abort(self, request: Request) -> None:
-        if self._answering is request and not self.closed:
+        if self._pending and self._pending[0] is request and not self.closed:
             self._transport.abort()
 
     def close_if_idle(self) -> None:
@@ -295,8 +325,9 @@ class Connection(asyncio.Protocol):
 
     def _close(self, *, unread: bool) -> None:
         """With bytes of the client still unread, closing at once would reset the connection under our answer."""
-        self._discarding = True
-        self._queue.clear()
+        self._discarding = self._ended = True
+        self._pending.clear()
+        self._dispatched = 0
         if not unread:
             self._transport.close()
             return

@@ -60,7 +60,7 @@ class Tensors:
             made |= {
                 base: get(self._metadata),
                 base + b"/ready": get(of_model, check_ready),
-                base + b"/infer": {b"POST": Route(self._infer, self._spec.max_body_bytes)},
+                base + b"/infer": {b"POST": Route(self._infer, self._spec.max_body_bytes, together=True)},
             }
         return made
 

@@ -22,6 +22,7 @@ class Request:
     __slots__ = (
         "_keep_alive",
         "accept",
+        "answered",
         "body",
         "connection",
         "content_type",
@@ -40,6 +41,7 @@ class Request:
     def __init__(self, connection: "Connection") -> None:
         self.connection = connection
         self._keep_alive = True
+        self.answered: bytes | None = None  # the answer, while requests before this one have none
         self.method = b""
         self.path = b""
         self.body = b""
@@ -56,6 +58,7 @@ class Request:
 
     def respond(self, status: int, body: bytes, content_type: bytes = JSON, extra: bytes = b"") -> None:
         """`extra`: further header lines, each ended by CRLF."""
+        self._close_if_leaving()
         self.connection.answer(self, head(status, len(body), content_type, self._keep_alive, extra) + body)
 
     def refuse(self, refused: Refused) -> None:
@@ -67,6 +70,10 @@ class Request:
             self.respond(refused.status, refused.oip_body())
         else:
             self.respond(refused.status, refused.body(), problems.CONTENT_TYPE)
+
+    def _close_if_leaving(self) -> None:
+        if self.connection.is_last(self):
+            self._keep_alive = False
 
     def close_after(self) -> None:
         """This answer is the connection's last."""
@@ -83,18 +90,28 @@ class Request:
 
     def start(self, status: int, content_type: bytes) -> "Outgoing":
         """Begin a streamed answer."""
+        self._close_if_leaving()
         return Outgoing(self, self.connection, status, content_type)
 
 
 class Route:
-    """`handle` is called when the body is complete; with `streams`, as soon as the head is."""
+    """`handle` is called when the body is complete; with `streams`, as soon as the head is; with `together`, while
+    earlier requests of the connection to routes of this kind are not answered yet: it answers in one piece."""
 
-    __slots__ = ("handle", "max_body", "streams")
+    __slots__ = ("handle", "max_body", "streams", "together")
 
-    def __init__(self, handle: Callable[[Request], None], max_body: int = 65_536, *, streams: bool = False) -> None:
+    def __init__(
+        self,
+        handle: Callable[[Request], None],
+        max_body: int = 65_536,
+        *,
+        streams: bool = False,
+        together: bool = False,
+    ) -> None:
         self.handle = handle
         self.max_body = max_body
         self.streams = streams
+        self.together = together
 
 
 Routes = Mapping[bytes, Mapping[bytes, Route]]  # path, method

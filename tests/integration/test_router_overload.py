@@ -22,12 +22,12 @@ class Faltering(FakeModelServer):
 
     losses = 1
 
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _read(self, reader: asyncio.StreamReader) -> tuple[str, dict[str, str], bytes]:
         if self.losses:
             await reader.readuntil(b"\r\n\r\n")
             self.losses -= 1
             raise ConnectionResetError
-        await super()._one(reader, writer)
+        return await super()._read(reader)
 
 
 async def test_a_lost_connection_is_tried_once_more_and_not_again(home: Path, tmp_path: Path) -> None:

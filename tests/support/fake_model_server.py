@@ -43,17 +43,31 @@ class FakeModelServer:
         await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Requests of one connection are worked on together and answered in order, as a model server does it."""
         self._writers.add(writer)
+        answers: asyncio.Queue[asyncio.Task[bytes]] = asyncio.Queue()
+        answering = asyncio.create_task(self._write(answers, writer))
         try:
             while True:
-                await self._one(reader, writer)
+                path, head, body = await self._read(reader)
+                answers.put_nowait(asyncio.create_task(self._answer(path, head, body)))
         except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass  # hung up, or the test is over
         finally:
             self._writers.discard(writer)
+            answering.cancel()
+            while not answers.empty():
+                answers.get_nowait().cancel()
             writer.close()
 
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _write(self, answers: asyncio.Queue[asyncio.Task[bytes]], writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                writer.write(await (await answers.get()))
+        except ConnectionError:
+            writer.transport.abort()
+
+    async def _read(self, reader: asyncio.StreamReader) -> tuple[str, dict[str, str], bytes]:
         lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         path = lines[0].split()[1]
         head = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)}
@@ -65,13 +79,11 @@ class FakeModelServer:
             await reader.readexactly(2)
         else:
             body = await reader.readexactly(int(head.get("content-length", 0)))
+        return path, head, body
+
+    async def _answer(self, path: str, head: dict[str, str], body: bytes) -> bytes:
         if path != "/predict":
-            answer = json.dumps({"path": path, "version": self.version, "bytes": len(body)}).encode()
-            writer.write(
-                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(answer)
-            )
-            writer.write(answer)
-            return
+            return _response(200, json.dumps({"path": path, "version": self.version, "bytes": len(body)}).encode())
         self.heads.append(head)
         self.requests.append(json.loads(body))
         mode = self.mode
@@ -96,10 +108,15 @@ class FakeModelServer:
             status, answer = 500, b"{}"
         elif mode == "garbage":
             answer = b'{"output": NaN}'
-        writer.write(
-            b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (status, len(answer))
-        )
-        writer.write(answer)
+        return _response(status, answer)
+
+
+def _response(status: int, body: bytes) -> bytes:
+    return b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+        status,
+        len(body),
+        body,
+    )
 
 
 @asynccontextmanager
