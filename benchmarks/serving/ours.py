@@ -74,6 +74,7 @@ class Ours:
             headers = {"Authorization": f"Bearer {self._key('predictor')}"}
             target = Target(PORTS["ROUTER"], f"/ml/{MODEL}/predict", bodies, headers)
             _eventually(lambda: systems.ask(target, bodies.read_bytes().split(b"\n", 1)[0]), 120, "an answer")
+            self._canary()
             _eventually(
                 self._split, 120, f"both versions in the traffic: {self._api('GET', f'/models/{MODEL}/traffic')}"
             )
@@ -112,9 +113,15 @@ class Ours:
         _eventually(
             lambda: self._api("GET", f"/models/{MODEL}")["open_rollout"] is None, 120, "version 1 in Production"
         )
+        self._canary()
+
+    def _canary(self) -> None:
+        """Open the rollout that splits the traffic, for a month; one that has ended meanwhile is opened anew."""
+        if self._api("GET", f"/models/{MODEL}")["open_rollout"] is not None:
+            return
         steps = [{"weight": CANARY_PERCENT, "hold_s": _MONTH_S}]
         spec = {"version": "2", "strategy": "canary", "steps": steps, "bake_s": 0}
-        self._api("POST", f"/models/{MODEL}/promote/production", spec | reason)
+        self._api("POST", f"/models/{MODEL}/promote/production", {**spec, "reason": "benchmark"})
         _eventually(self._split, 120, "the canary in the traffic")
 
     def _split(self) -> bool:

@@ -6,6 +6,7 @@ a deadline for everything together, patience with a server that is just starting
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Literal, Protocol, cast
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 import httptools
 
 MAX_ANSWER = 16 * 2**20  # bytes; a longer answer counts as broken
-LINES = 2  # connections to a Unix socket: while one waits for its batch, the next batch is collected on another
+LINES = 1  # connections of one router worker to a Unix socket
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.05  # between tries to connect
 _LOOK_S = 0.005  # between two looks at deadlines
 
@@ -44,9 +45,11 @@ class _Parser(Protocol):
 class Pool:
     """Connections to one address, `unix:/path` or `http(s)://host:port`.
 
-    Behind a Unix socket is a server of ours, which answers the requests of one connection together and in order. So
-    there what is asked in one event-loop tick goes out on one connection: one write here, one read there, one batch of
-    the model. Elsewhere a connection carries one request at a time, and the last used is used first.
+    Behind a Unix socket is a server of ours, which answers the requests of one connection together and in order. There
+    each connection is a line that carries one batch at a time: what is asked while all lines wait for answers goes out
+    with the next answer, in one write, is read in one read and scored in one call of the model. So batches grow with
+    the load by themselves, and who comes alone waits for nobody. Elsewhere a connection carries one request at a time,
+    and the last used is used first.
     """
 
     def __init__(self, address: str, *, lines: int = LINES) -> None:
@@ -56,6 +59,8 @@ class Pool:
         self._usable: list[_Connection] = []  # may be asked: the lines, or the connections without a request
         self._open: set[_Connection] = set()
         self._line: _Connection | None = None  # takes what is asked in this tick
+        self._held: deque[Call] = deque()  # for the next batch
+        self._stuck = False  # some were held at the last look at deadlines, and no line has come back since
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialling = 0
         self._watching = False
@@ -65,10 +70,12 @@ class Pool:
     def submit(self, call: Call) -> None:
         """Carry the call out. Requests sent here are harmless when sent twice, so a lost connection is tried again."""
         connection = self._line or self._free()
-        if connection is None:
-            self._spawn(self._wait(call))
-        else:
+        if connection is not None:
             self._send(connection, call)
+        elif self._lines and len(self._usable) >= self._lines:
+            self._held.append(call)
+        else:
+            self._spawn(self._wait(call))
 
     def close(self) -> None:
         """Close idle connections now and busy ones when they are done."""
@@ -97,10 +104,13 @@ class Pool:
 
     def done(self, connection: "_Connection") -> None:
         """The connection has answered all it was asked."""
+        self._stuck = False
         if not self._closed and not self._lines:
             self._usable.append(connection)
         elif connection not in self._usable:
             connection.transport.close()
+        elif self._held:
+            self._send_held(connection)
 
     def unusable(self, connection: "_Connection") -> None:
         """Nothing more may be asked over the connection."""
@@ -108,6 +118,7 @@ class Pool:
             self._usable.remove(connection)
         if self._line is connection:
             self._line = None
+        self._release()
 
     def lost(self, connection: "_Connection", calls: Iterable[Call]) -> None:
         """The connection is gone, and with it the answers of `calls`."""
@@ -119,26 +130,42 @@ class Pool:
             else:  # the server closed it while we wrote, or one worker of it died: another one may live
                 self._spawn(self._wait(_Again(call)))
 
-    def _free(self, *, anyhow: bool = False) -> "_Connection | None":
-        """A connection that may be asked. None to wait for another one, or with `anyhow` where there is none."""
+    def _free(self) -> "_Connection | None":
+        """A connection that waits for no answer, if there is one."""
         if not self._lines:
             while self._usable:
                 if not (connection := self._usable.pop()).transport.is_closing():
                     return connection
-        if not self._usable:
             return None
-        line = min(self._usable, key=_load)
-        if line.calls and len(self._usable) < self._lines and not anyhow:
-            return None
-        self._line = line
-        self._loop.call_soon(self._next_tick)
-        return line
+        for line in self._usable:
+            if not line.calls:
+                self._line = line
+                self._loop.call_soon(self._next_tick, line)
+                return line
+        return None
 
-    def _next_tick(self) -> None:
-        self._line = None
+    def _send_held(self, connection: "_Connection") -> None:
+        held, self._held = self._held, deque()
+        for call in held:
+            connection.send(call)
+        connection.flush()
+
+    def _release(self) -> None:
+        """What is held for lines that are gone looks for others."""
+        if not self._usable:
+            held, self._held = self._held, deque()
+            for call in held:
+                self._spawn(self._wait(call))
+
+    def _next_tick(self, line: "_Connection") -> None:
+        if self._line is line:
+            self._line = None
+        line.flush()
 
     def _send(self, connection: "_Connection", call: Call) -> None:
         connection.send(call)
+        if not self._lines:
+            connection.flush()
         if not self._watching:
             self._watching = True
             self._loop.call_later(_LOOK_S, self._look)
@@ -150,6 +177,9 @@ class Pool:
         self._watching = bool(busy)
         if busy:
             self._loop.call_later(_LOOK_S, self._look)
+        if self._held and self._stuck and self._usable:  # a slow model: better its queue than ours
+            self._send_held(min(self._usable, key=_load))
+        self._stuck = bool(self._held)
         for connection in busy:
             connection.give_up_late(now)
 
@@ -160,17 +190,18 @@ class Pool:
 
     async def _wait(self, call: Call) -> None:
         """Carry the call out over the next connection there is, its own or another's."""
-        pause, refused = _FIRST_PAUSE_S, False
-        while (connection := self._line or self._free(anyhow=refused)) is None:
+        pause = _FIRST_PAUSE_S
+        while (connection := self._line or self._free()) is None:
             refused = False
-            if not self._lines or self._dialling < self._lines:
+            if len(self._usable) + self._dialling < (self._lines or math.inf):
                 try:
                     await self._dial(call.deadline)
                     continue
                 except OSError:  # refused, no such socket yet, EAGAIN: its backlog is full, or too late
                     refused = True
-                    if self._usable:
-                        continue
+            if self._lines and self._usable:  # all busy
+                self._held.append(call)
+                return
             now = self._loop.time()
             if now + pause >= (min(call.deadline, call.patience) if refused else call.deadline):
                 call.failed("deadline" if now >= call.deadline else "dead")
@@ -196,20 +227,27 @@ class Pool:
 
 
 class _Connection(asyncio.Protocol):
-    __slots__ = ("_chunks", "_parser", "_pool", "_size", "calls", "transport")
+    __slots__ = ("_chunks", "_out", "_parser", "_pool", "_size", "calls", "transport")
 
     transport: asyncio.Transport
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self.calls: deque[Call | None] = deque()  # sent and not answered, in order; None: given up
+        self._out: list[bytes] = []
         self._chunks: list[bytes] = []
         self._size = 0
         self._parser: _Parser = httptools.HttpResponseParser(self)
 
     def send(self, call: Call) -> None:
+        """With the next `flush`."""
         self.calls.append(call)
-        self.transport.write(call.request)
+        self._out.append(call.request)
+
+    def flush(self) -> None:
+        out, self._out = self._out, []
+        if out and not self.transport.is_closing():
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def give_up_late(self, now: float) -> None:
         """Fail calls whose deadline has passed. Who lets one wait so long is asked nothing more."""
