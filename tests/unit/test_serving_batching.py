@@ -30,6 +30,7 @@ class Model:
         self.sizes: list[int] = []
         self.hurried: list[bool] = []
         self.now = 0.0
+        self.interrupted = 0.0  # seconds that others had the processor in the middle of a call
         self.cost_s, self.bad = cost_s, bad
 
     def __call__(self, rows: Sequence[Row], hurried: bool) -> list[bytes]:
@@ -47,7 +48,8 @@ def batcher(model: Model, observed: list[int] | None = None, **options: Any) -> 
         model,
         failed=lambda _r, _e: model_failed("t"),
         observe=lambda _s, n: heard.append(n),
-        clock=lambda: model.now,
+        clock=lambda: model.now + model.interrupted,
+        spent=lambda: model.now,
         **options,
     )
 
@@ -67,6 +69,28 @@ async def test_rows_of_one_tick_share_a_call_and_each_gets_its_own_answer() -> N
     assert [int(one.body) for one in asked] == list(range(100))
     assert model.sizes == observed == [64, 36]
     assert model.hurried == [True, False]
+
+
+async def test_calls_that_others_interrupt_do_not_become_smaller() -> None:
+    model = Model(cost_s=0.000_01)
+
+    def interrupted(rows: Sequence[Row], hurried: bool) -> list[bytes]:
+        model.interrupted += 0.05
+        return model(rows, hurried)
+
+    batch = Batcher(
+        interrupted,
+        failed=lambda _r, _e: model_failed("t"),
+        observe=lambda _s, _n: None,
+        clock=lambda: model.now + model.interrupted,
+        spent=lambda: model.now,
+    )
+    for _ in range(5):
+        asked = [Asked() for _ in range(40)]
+        for i, one in enumerate(asked):
+            batch.add((i,), one)  # type: ignore[arg-type]
+        await answered(asked)
+    assert model.sizes == [40] * 5
 
 
 async def test_a_row_that_fails_takes_none_of_its_neighbours_with_it() -> None:
