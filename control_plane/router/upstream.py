@@ -6,17 +6,18 @@ a deadline for everything together, patience with a server that is just starting
 """
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Literal, Protocol, cast
 from urllib.parse import urlsplit
 
 import httptools
 
 MAX_ANSWER = 16 * 2**20  # bytes; a longer answer counts as broken
-LINES = 1  # connections of one router worker to a Unix socket
+LINES = 4  # most connections to a Unix socket
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.05  # between tries to connect
+_DIAL_S = 1.0
 _LOOK_S = 0.005  # between two looks at deadlines
 
 Failure = Literal["dead", "deadline"]
@@ -46,17 +47,18 @@ class Pool:
     """Connections to one address, `unix:/path` or `http(s)://host:port`.
 
     Behind a Unix socket is a server of ours, which answers the requests of one connection together and in order. There
-    each connection is a line that carries one batch at a time: what is asked while all lines wait for answers goes out
-    with the next answer, in one write, is read in one read and scored in one call of the model. So batches grow with
-    the load by themselves, and who comes alone waits for nobody. Elsewhere a connection carries one request at a time,
-    and the last used is used first.
+    a connection is a line that carries one batch at a time: what is asked while it waits for answers goes out with the
+    last of them, in one write, is read in one read and scored in one call of the model. So batches grow with the load
+    by themselves, and who comes alone waits for nobody. A line that keeps others waiting for two looks at deadlines is
+    passed by on another one, which leads to another worker of the server. Elsewhere a connection carries one request
+    at a time, and the last used is used first.
     """
 
     def __init__(self, address: str, *, lines: int = LINES) -> None:
         """`lines`: most connections to a Unix socket."""
         self.address = address
         self._lines = lines if address.startswith("unix:") else 0
-        self._usable: list[_Connection] = []  # may be asked: the lines, or the connections without a request
+        self._usable: list[_Connection] = []  # the lines, that in use first; or the connections without a request
         self._open: set[_Connection] = set()
         self._line: _Connection | None = None  # takes what is asked in this tick
         self._held: deque[Call] = deque()  # for the next batch
@@ -72,7 +74,7 @@ class Pool:
         connection = self._line or self._free()
         if connection is not None:
             self._send(connection, call)
-        elif self._lines and len(self._usable) >= self._lines:
+        elif self._lines and self._usable:
             self._held.append(call)
         else:
             self._spawn(self._wait(call))
@@ -100,17 +102,18 @@ class Pool:
     def opened(self, connection: "_Connection") -> None:
         """The connection is made."""
         self._open.add(connection)
-        self._usable.append(connection)
+        self._usable.insert(0, connection)
 
     def done(self, connection: "_Connection") -> None:
         """The connection has answered all it was asked."""
-        self._stuck = False
         if not self._closed and not self._lines:
             self._usable.append(connection)
         elif connection not in self._usable:
             connection.transport.close()
-        elif self._held:
-            self._send_held(connection)
+        elif connection is self._usable[0]:
+            self._stuck = False
+            if self._held:
+                self._send_held(connection)
 
     def unusable(self, connection: "_Connection") -> None:
         """Nothing more may be asked over the connection."""
@@ -137,12 +140,11 @@ class Pool:
                 if not (connection := self._usable.pop()).transport.is_closing():
                     return connection
             return None
-        for line in self._usable:
-            if not line.calls:
-                self._line = line
-                self._loop.call_soon(self._next_tick, line)
-                return line
-        return None
+        if not self._usable or (line := self._usable[0]).calls:
+            return None
+        self._line = line
+        self._loop.call_soon(self._next_tick, line)
+        return line
 
     def _send_held(self, connection: "_Connection") -> None:
         held, self._held = self._held, deque()
@@ -177,11 +179,27 @@ class Pool:
         self._watching = bool(busy)
         if busy:
             self._loop.call_later(_LOOK_S, self._look)
-        if self._held and self._stuck and self._usable:  # a slow model: better its queue than ours
-            self._send_held(min(self._usable, key=_load))
+        if self._held and self._stuck and self._usable:
+            self._pass_by()
         self._stuck = bool(self._held)
         for connection in busy:
             connection.give_up_late(now)
+
+    def _pass_by(self) -> None:
+        """The line in use is slow, or its worker hangs: take another one."""
+        line = min(self._usable, key=_load)
+        if line.calls and len(self._usable) + self._dialling < self._lines:
+            self._spawn(self._one_more())
+            return
+        self._usable.remove(line)
+        self._usable.insert(0, line)
+        self._send_held(line)
+
+    async def _one_more(self) -> None:
+        with suppress(OSError):  # then those there are have to do
+            await self._dial(self._loop.time() + _DIAL_S)
+        if self._held and self._usable:
+            self._send_held(self._usable[0])
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -193,13 +211,13 @@ class Pool:
         pause = _FIRST_PAUSE_S
         while (connection := self._line or self._free()) is None:
             refused = False
-            if len(self._usable) + self._dialling < (self._lines or math.inf):
+            if not self._lines or not (self._usable or self._dialling):
                 try:
                     await self._dial(call.deadline)
                     continue
                 except OSError:  # refused, no such socket yet, EAGAIN: its backlog is full, or too late
                     refused = True
-            if self._lines and self._usable:  # all busy
+            if self._lines and self._usable:
                 self._held.append(call)
                 return
             now = self._loop.time()
