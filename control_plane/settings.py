@@ -116,6 +116,7 @@ class ArchiverSettings(_Store, _Archive):
     """Brings the prediction log into the archive, and drops what Postgres has kept long enough."""
 
     retention_days: int = Field(35, ge=1)  # days of the log in Postgres; older ones are in the archive alone
+    exposures_days: int = Field(35, ge=1)  # how long after a rollout's end it is kept who was in which arm
 
 
 class WorkerSettings(_Store, _Registry, _Drift):

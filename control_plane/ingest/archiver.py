@@ -27,7 +27,9 @@ async def run(settings: ArchiverSettings) -> dict[str, object]:
                 return {"event": "busy"}
             target = Archive(location(settings.archive_url, settings.home))
             retention = timedelta(days=settings.retention_days)
-            report = await archive.run(store.sessions(engine), target, now=datetime.now(UTC), retention=retention)
+            sessions, now = store.sessions(engine), datetime.now(UTC)
+            report = await archive.run(sessions, target, now=now, retention=retention)
+            await archive.forget(sessions, report, closed_before=now - timedelta(days=settings.exposures_days))
             return {"event": "archived", **report.document()}
     finally:
         await engine.dispose()

@@ -34,6 +34,7 @@ class Report:
     bytes: int = 0
     dropped: list[str] = field(default_factory=list[str])  # days
     kept: dict[str, str] = field(default_factory=dict[str, str])  # day -> why its partition is not dropped
+    exposures: int = 0  # forgotten, of rollouts long over
     failed: dict[str, str] = field(default_factory=dict[str, str])  # model and hour -> why it was not archived
 
     def document(self) -> dict[str, Any]:
@@ -69,6 +70,12 @@ async def run(
             report.kept[f"{day:%Y-%m-%d}"] = why
             log.warning("archive.partition_kept", day=f"{day:%Y-%m-%d}", why=why)
     return report
+
+
+async def forget(sessions: async_sessionmaker[AsyncSession], report: Report, *, closed_before: datetime) -> None:
+    """Let go of what only an open rollout needs."""
+    async with sessions.begin() as session:
+        report.exposures = await log_archive.forget_exposures(session, closed_before=closed_before)
 
 
 async def _archive(

@@ -10,17 +10,21 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from control_plane.adapters.archive import Archive, Damaged, documents
+from control_plane.adapters.store import ids
 from control_plane.adapters.store import jobs as store_jobs
+from control_plane.adapters.store.tables import ExposureRow, RolloutRow
+from control_plane.ingest import archiver
 from control_plane.services import archive as service
 from control_plane.services import performance, predictions, quality
-from control_plane.settings import WorkerSettings
+from control_plane.settings import ArchiverSettings, WorkerSettings
 from control_plane.worker import schedule
 from control_plane.worker.carry_out import Carrier
 from tests.support import logged
@@ -251,6 +255,31 @@ async def test_the_clock_wants_one_archiving_at_a_time_and_the_worker_carries_it
     assert (row.state, row.error) == ("succeeded", None)
     assert (row.result or {})["rows"] == 1
     assert [manifest.rows for manifest in Archive((home / "archive").as_uri()).hours("fraud")] == [1]
+
+
+async def test_exposures_go_when_their_rollout_is_long_over_and_not_before(
+    maker: Sessions, engine: AsyncEngine, dsn: str, home: Path
+) -> None:
+    await add_model(maker, versions=1)
+    now, kept = datetime.now(UTC), list[UUID]()
+    for closed, phase in (
+        (None, "baking"),
+        (now - timedelta(days=34), "aborted"),
+        (now - timedelta(days=36), "aborted"),
+    ):
+        facts: dict[str, Any] = {"kind": "promotion", "candidate_version": "1", "plan": {}, "phase": phase}
+        facts |= {"since": NOON, "reason": "", "created_at": NOON, "created_by": "", "closed_at": closed}
+        rollout = ids.new()
+        async with maker.begin() as session:
+            session.add(RolloutRow(id=rollout, model="fraud", **facts))
+        part = {"rollout_id": str(rollout), "step": 1, "unit_id": "u", "assigned_variant": "candidate"}
+        await logged.store(engine, [logged.record(NOON, **part)])
+        if closed is None or closed > now - timedelta(days=35):
+            kept.append(rollout)
+    settings = ArchiverSettings.model_validate({"postgres_dsn": dsn, "home": home})
+    assert [(await archiver.run(settings))["exposures"] for _ in range(2)] == [1, 0]
+    async with maker() as session:
+        assert set(await session.scalars(select(ExposureRow.rollout_id))) == set(kept)
 
 
 async def test_a_killed_archiver_leaves_no_half_hour(

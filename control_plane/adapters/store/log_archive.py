@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import delete, func, literal, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from control_plane.adapters.store import log_hours
-from control_plane.adapters.store.tables import LogHourRow
+from control_plane.adapters.store.tables import ExposureRow, LogHourRow, RolloutRow
 
 Row = dict[str, Any]
 _ALONE = 7_305_003  # advisory: one archiver at a time
@@ -139,6 +139,13 @@ async def drop(session: AsyncSession, day: datetime, *, now: datetime) -> str | 
     mine = update(LogHourRow).where(LogHourRow.hour >= day, LogHourRow.hour < day + timedelta(days=1))
     await session.execute(mine.values(dropped_at=func.coalesce(LogHourRow.dropped_at, now)))
     return None
+
+
+async def forget_exposures(session: AsyncSession, *, closed_before: datetime) -> int:
+    """Delete exposures of rollouts that ended before; their statistics stay. How many there were."""
+    ended = select(RolloutRow.id).where(RolloutRow.closed_at < closed_before)
+    found = await session.execute(delete(ExposureRow).where(ExposureRow.rollout_id.in_(ended)).returning(literal(1)))
+    return len(found.all())
 
 
 async def alone(connection: AsyncConnection) -> bool:
