@@ -63,7 +63,8 @@ async def _serve(
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     loop.add_reader(lifeline, stop.set)
     eager = not aux or spec.runtime == "native"  # a foreign model is loaded for batches when the first one comes
-    app = App(spec, _loaded(engine, eager=eager), Metrics(spec.model, spec.version, _identity(spec, slot, aux=aux)))
+    metrics = Metrics(spec.model, spec.version, _identity(spec, slot, aux=aux), later=loop.call_later)
+    app = App(spec, _loaded(engine, eager=eager), metrics)
     if eager:
         app.warm_up()
     app.open()
@@ -76,6 +77,7 @@ async def _serve(
     await stop.wait()
     loop.remove_reader(lifeline)
     await _drain(listener, accepting, spec.grace_s)
+    metrics.flush()
 
 
 def _identity(spec: Spec, slot: int, *, aux: bool) -> str:

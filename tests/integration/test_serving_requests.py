@@ -15,6 +15,7 @@ import pytest
 from model_servers import native
 from tests.support import native_artifacts
 from tests.support.model_server import CHURN, ROW, ModelServer, serving
+from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -169,13 +170,18 @@ def test_unseen_and_out_of_range_values_are_served_and_counted_over_all_workers(
     for _ in range(6):
         with server.client() as http:  # another connection, perhaps another worker
             assert http.post("/predict", content=body(tenure=1_000, contract="decade")).status_code == 200
-    with server.client() as http:
-        metrics = http.get("/metrics").text
     labels = 'model_name="churn",version="1"'
-    assert f'model_input_warnings_total{{feature="tenure",kind="out_of_range",{labels}}} 6.0' in metrics
-    assert f'model_input_warnings_total{{feature="contract",kind="unseen",{labels}}} 6.0' in metrics
-    (count,) = (line for line in metrics.splitlines() if line.startswith("model_inference_latency_seconds_count"))
-    assert float(count.split()[-1]) >= 6
+
+    def counted() -> bool:
+        with server.client() as http:
+            metrics = http.get("/metrics").text
+        (count,) = (line for line in metrics.splitlines() if line.startswith("model_inference_latency_seconds_count"))
+        return float(count.split()[-1]) >= 6 and all(
+            f"model_input_warnings_total{{{warning},{labels}}} 6.0" in metrics
+            for warning in ('feature="tenure",kind="out_of_range"', 'feature="contract",kind="unseen"')
+        )
+
+    wait_until(counted, within=20, what="the warnings of every worker")
 
 
 def test_explanations_add_up_to_the_score_in_the_stated_space(aux: httpx.Client) -> None:
