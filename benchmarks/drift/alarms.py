@@ -27,6 +27,7 @@ START = date(2026, 3, 2)
 REFERENCE = streams.reference()
 SCORES = evidence.scores_of(REFERENCE)
 SETTINGS = monitor.settings_for(0.01, Kind.DATA)
+LEAST = 9  # days until a day so far is judged
 PRIOR = evidence.prior(SCORES, REFERENCE, SETTINGS)
 
 
@@ -34,24 +35,28 @@ def alarm(rng: np.random.Generator, stream: Stream, *, days: int, looks: int, bl
     """(day of the first alarm, features); None without one."""
     closed: dict[date, evidence.Day] = {}
     parts: dict[int, dict[date, evidence.Day]] = {at: {} for at in range(looks)}
-    calm = Stream(stream.season, stream.day_sd)
+    usual: dict[int, dict[int, evidence.Baseline]] = {at: {} for at in range(looks)}
+    calm, past = Stream(stream.season, stream.day_sd), monitor.begin(SCORES)
+    facts: dict[str, Any] = {"since": date.min, "excluded": (), "settings": SETTINGS}
     for number in range(days):
         today = START + timedelta(days=number)
         now = stream if number >= shifted_from else calm
         (measured,) = streams.days(SCORES, now, rng, first=number, count=1, looks=looks, blocks=blocks)
-        known = len(closed) >= 9
-        for at in range(looks) if known else range(looks - 1, looks):
-            course = Course(closed, parts[at], measured[at] if known else None)
-            if not known:
-                course = Course({**closed, today: measured[-1]}, {}, None)
-            found = monitor.weigh(
-                SCORES, PRIOR, course, today, since=date.min, excluded=(), settings=SETTINGS, early=False
-            ).evidence
-            if found is not None and found.alarm:
-                return number, monitor.leading(found)
+        if len(closed) >= LEAST:
+            for at in range(looks):
+                course = Course(closed, parts[at], measured[at])
+                found = monitor.weigh(
+                    SCORES, PRIOR, course, today, early=False, past=past, learnt=usual[at], **facts
+                ).evidence
+                if found is not None and found.alarm:
+                    return number, monitor.leading(found)
         closed[today] = measured[-1]
         for at, part in enumerate(measured):
             parts[at][today] = part
+        past = monitor.advance(past, closed, today, measured[-1], PRIOR, **facts)
+        standing = evidence.standing(SCORES, past.state, SETTINGS)
+        if standing.alarm:
+            return number, monitor.leading(standing)
     return None
 
 

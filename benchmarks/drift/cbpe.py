@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.drift.run import environment
+from benchmarks.drift.run import environment, peer_environ
 from control_plane.domain.drift import estimate
 
 ROOT = Path(__file__).parents[2]
@@ -59,8 +59,10 @@ def main() -> None:
         for frame, file in zip((reference, pd.concat(chunks, ignore_index=True)), files, strict=True):
             frame.to_parquet(file)
         argv = [str(environment(given.home, "nannyml")), "-c", NANNYML, *map(str, files), str(given.rows)]
-        said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    theirs = json.loads(said.strip().splitlines()[-1])
+        done = subprocess.run(argv, capture_output=True, text=True, env=peer_environ())
+    if done.returncode:
+        raise SystemExit(f"NannyML failed: {done.stderr.strip().splitlines()[-1:]}")
+    theirs = json.loads(done.stdout.strip().splitlines()[-1])
     results: list[dict[str, Any]] = []
     for at, frame in enumerate(chunks):
         promised = estimate.binary(frame["p"], threshold=0.5)

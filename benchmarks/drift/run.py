@@ -11,6 +11,7 @@ and keeps them for the next run.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -111,13 +112,14 @@ def files(home: Path, rows: int, columns: int) -> tuple[Path, Path]:
 
 
 def environment(home: Path, peer: str) -> Path:
-    """The interpreter of the peer's own environment."""
-    folder = home / f"venv-{peer}"
-    python = folder / "bin" / "python"
-    if not (folder / ".done").exists():
-        subprocess.run(["uv", "venv", "-q", "--clear", "--python", sys.executable, str(folder)], check=True)
-        subprocess.run(["uv", "pip", "install", "-q", "--python", str(python), *PEERS[peer]], check=True)
-        (folder / ".done").touch()
+    """The peer's interpreter, in an environment of its own that has exactly what PEERS names."""
+    folder, wanted = home / f"venv-{peer}", "\n".join(PEERS[peer])
+    python, stamp = folder / "bin" / "python", home / f"venv-{peer}" / "made-of.txt"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        uv = [str(Path(sys.executable).with_name("uv"))]
+        subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], check=True)
+        subprocess.run([*uv, "pip", "install", "--quiet", "--python", str(python), *PEERS[peer]], check=True)
+        stamp.write_text(wanted)
     return python
 
 
@@ -125,16 +127,14 @@ def run(name: str, python: Path, pair: tuple[Path, Path], columns: int, bins: in
     argv = [str(python), "-c", SCRIPTS[name], *map(str, pair), json.dumps([f"c{i}" for i in range(columns)]), str(bins)]
     started = time.perf_counter()
     environ = {"PYTHONPATH": str(ROOT)} if name == "ours" else {}
-    done = subprocess.run(argv, capture_output=True, text=True, env={**_environ(), **environ})
+    done = subprocess.run(argv, capture_output=True, text=True, env={**peer_environ(), **environ})
     if done.returncode:
         return {"contender": name, "error": done.stderr.strip().splitlines()[-1:]}
     said = json.loads(done.stdout.strip().splitlines()[-1])
     return {"contender": name, "whole": time.perf_counter() - started, **said}
 
 
-def _environ() -> dict[str, str]:
-    import os
-
+def peer_environ() -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return {**kept, "OMP_NUM_THREADS": "2", "DO_NOT_TRACK": "1", "NML_DISABLE_USAGE_LOGGING": "1"}
 
@@ -205,9 +205,11 @@ def main() -> None:
     given.home.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {"rows": given.rows, "columns": given.columns}
     pair = files(given.home, given.rows, given.columns)
-    results = [run("ours", Path(sys.executable), pair, given.columns, given.bins)]
-    peers = [peer for peer in given.peers.split(",") if peer]
-    results += [run(peer, environment(given.home, peer), pair, given.columns) for peer in peers]
+    results: list[dict[str, Any]] = []
+    for name in ("ours", *(peer for peer in given.peers.split(",") if peer)):
+        python = Path(sys.executable) if name == "ours" else environment(given.home, name)
+        results.append(run(name, python, pair, given.columns, given.bins))
+        print(json.dumps(results[-1]), file=sys.stderr)
     found["results"] = results
     print(f"{given.rows:,} rows x {given.columns} columns\n\n{markdown(results)}\n")
     if given.wide:

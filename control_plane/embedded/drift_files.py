@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial, reduce
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -32,7 +31,9 @@ _LINES = 50_000
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """An open table. `kinds`: column -> type, None for one drift is not defined for."""
+    """An open table. `path`: of the Parquet file, if it is one now. `kinds`: column -> type, None for one drift is not
+    defined for.
+    """
 
     path: Path
     rows: int
@@ -40,16 +41,23 @@ class File:
     table: Any  # of a small file: a pyarrow.Table; else None
     parquet: Any  # else: a pyarrow.parquet.ParquetFile
 
-    def whole(self, names: Sequence[str]) -> Any:
-        """These columns of all rows."""
-        return self.table.select(names) if self.parquet is None else self.parquet.read(columns=list(names))
-
-    def pieces(self, names: Sequence[str], rows: int) -> Iterator[Any]:
-        """The same in record batches of about so many rows."""
+    def column(self, name: str) -> Any:
+        """All rows of it. Several threads may read at once: each has a reader of its own."""
         if self.parquet is None:
-            yield from self.table.select(names).to_batches(max_chunksize=rows)
+            return self.table.column(name)
+        parquet = import_module("pyarrow.parquet")
+        coded = [name] if self.kinds[name] is FeatureType.CATEGORY else None
+        known = self.parquet.metadata
+        with parquet.ParquetFile(self.path, memory_map=True, metadata=known, read_dictionary=coded) as own:
+            return own.read(columns=[name], use_threads=False).column(name)
+
+    def pieces(self, name: str, rows: int) -> Iterator[Any]:
+        """The same in arrays of about so many rows."""
+        if self.parquet is None:
+            yield from (piece.column(name) for piece in self.table.select([name]).to_batches(max_chunksize=rows))
         else:
-            yield from self.parquet.iter_batches(batch_size=rows, columns=list(names))
+            for piece in self.parquet.iter_batches(batch_size=max(1, rows), columns=[name]):
+                yield piece.column(name)
 
 
 @contextmanager
@@ -57,7 +65,7 @@ def opened(path: Path) -> Generator[File]:
     """Raises InvalidInput for a file that cannot be read."""
     with ExitStack() as stack:
         try:
-            table, parquet = _open(path, stack)
+            path, table, parquet = _open(path, stack)
             schema = table.schema if parquet is None else parquet.schema_arrow
             rows = table.num_rows if parquet is None else parquet.metadata.num_rows
         except (OSError, ValueError) as exc:  # pyarrow's own errors are ValueErrors
@@ -68,13 +76,12 @@ def opened(path: Path) -> Generator[File]:
 def reference(file: File, types: Mapping[str, FeatureType], *, cells: fold.Cells) -> Profile:
     """The profile of these columns that defines the cells."""
     features: dict[str, Feature] = {}
-    for names in _groups(file, list(types)):
-        if file.rows * len(names) <= _VALUES:
-            made = _each(names, partial(_reference_of, file.whole(names), types, cells))
-        else:
-            grids = _grids(file, names, types, cells)
-            made = _streamed(file, names, grids)
-        features |= dict(zip(names, made, strict=True))
+    if _fits(file):
+        made = _each(list(types), lambda name: _reference(file.column(name), types[name], cells))
+        features |= dict(zip(types, made, strict=True))
+    else:
+        for name in types:
+            features[name] = _streamed(file, name, _grid(file, name, types[name], cells))
     return Profile(file.rows, {name: features[name] for name in types})
 
 
@@ -82,77 +89,56 @@ def window(file: File, grid: Profile) -> Profile:
     """The file on the cells of `grid`; a column it lacks counts every row as missing."""
     there = [name for name in grid.features if name in file.kinds]
     features: dict[str, Feature] = {}
-    for names in _groups(file, there):
-        if file.rows * len(names) <= _VALUES:
-            made = _each(names, partial(_fold_of, file.whole(names), grid.features))
-        else:
-            made = _streamed(file, names, grid.features)
-        features |= dict(zip(names, made, strict=True))
+    if _fits(file):
+        made = _each(there, lambda name: _fold(grid.features[name], file.column(name)))
+        features |= dict(zip(there, made, strict=True))
+    else:
+        for name in there:
+            features[name] = _streamed(file, name, grid.features[name])
     if missing := grid.features.keys() - features.keys():
         blank = fold.fold(Profile(0, {n: grid.features[n] for n in missing}), {"": np.zeros(file.rows)})
         features |= blank.features
     return Profile(file.rows, {name: features[name] for name in grid.features})
 
 
-def _groups(file: File, names: Sequence[str]) -> Iterator[list[str]]:
-    """As many columns at a time as fit, at least one."""
-    fit = max(1, _VALUES // max(1, file.rows))
-    for at in range(0, len(names), fit):
-        yield list(names[at : at + fit])
+def _fits(file: File) -> bool:
+    """Whether each thread may have a whole column in memory."""
+    return file.rows * _threads() <= _VALUES
 
 
-def _reference_of(table: Any, types: Mapping[str, FeatureType], cells: fold.Cells, name: str) -> Feature:
-    return _reference(table.column(name), types[name], cells)
-
-
-def _fold_of(table: Any, grids: Mapping[str, Feature], name: str) -> Feature:
-    return _fold(grids[name], table.column(name))
+def _threads() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _each(names: Sequence[str], work: Callable[[str], Feature]) -> list[Feature]:
-    """Sorting and hashing leave the interpreter's lock alone: one thread per processor."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    """Reading, sorting and hashing leave the interpreter's lock alone: one thread per processor."""
+    with ThreadPoolExecutor(_threads()) as pool:
         return list(pool.map(work, names))
 
 
-def _streamed(file: File, names: Sequence[str], grids: Mapping[str, Feature]) -> list[Feature]:
-    found: dict[str, Feature] = {}
-    for piece in file.pieces(names, max(1, _VALUES // (4 * len(names)))):
-        for name in names:
-            part = _fold(grids[name], piece.column(name))
-            found[name] = part if name not in found else profiles.merge_feature(found[name], part)
-    return [found[name] if name in found else _fold(grids[name], import_module("pyarrow").nulls(0)) for name in names]
+def _streamed(file: File, name: str, grid: Feature) -> Feature:
+    found = _fold(grid, import_module("pyarrow").nulls(0))
+    for piece in file.pieces(name, _VALUES // 4):
+        found = profiles.merge_feature(found, _fold(grid, piece))
+    return found
 
 
-def _grids(file: File, names: Sequence[str], types: Mapping[str, FeatureType], cells: fold.Cells) -> dict[str, Feature]:
+def _grid(file: File, name: str, kind: FeatureType, cells: fold.Cells) -> Feature:
     """Cells from every k-th row of the whole file; categories are all counted, since rare ones must be known."""
-    step = max(1, file.rows // max(1, min(_SAMPLE, _VALUES // (4 * len(names)))))
-    parts: dict[str, list[Any]] = {name: [] for name in names}
+    step = max(1, file.rows // max(1, min(_SAMPLE, _VALUES // 4)))
     pa, seen = import_module("pyarrow"), 0
-    for piece in file.pieces(names, max(1, _VALUES // (4 * len(names)))):
-        for name in names:
-            column = piece.column(name)
-            if types[name] in {FeatureType.NUMBER, FeatureType.INTEGER, FeatureType.TEXT}:
-                column = column.take(pa.array(np.arange(-seen % step, len(column), step)))
-                parts[name].append(column)
-            else:
-                parts[name].append(_counted(column)[0])
-        seen += len(piece)
-    made: dict[str, Feature] = {}
-    for name in names:
-        if types[name] in {FeatureType.BOOLEAN, FeatureType.CATEGORY}:
-            none: dict[str, int] = {}
-            counts = reduce(_added, cast("list[dict[str, int]]", parts[name]), none)
-            made[name] = fold.reference_counts(types[name], counts, absent=Absent(), cells=cells)
+    taken: list[Any] = []
+    counts: dict[str, int] = {}
+    for piece in file.pieces(name, _VALUES // 4):
+        if kind in {FeatureType.BOOLEAN, FeatureType.CATEGORY}:
+            for value, count in _counted(piece)[0].items():
+                counts[value] = counts.get(value, 0) + count
         else:
-            made[name] = _reference(pa.chunked_array(parts[name]), types[name], cells)
-    return made
-
-
-def _added(left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
-    for value, count in right.items():
-        left[value] = left.get(value, 0) + count
-    return left
+            taken.append(piece.take(pa.array(np.arange(-seen % step, len(piece), step))))
+        seen += len(piece)
+    if kind in {FeatureType.BOOLEAN, FeatureType.CATEGORY}:
+        return fold.reference_counts(kind, counts, absent=Absent(), cells=cells)
+    return _reference(pa.chunked_array(taken), kind, cells)
 
 
 def _reference(column: Any, kind: FeatureType, cells: fold.Cells) -> Feature:
@@ -205,11 +191,12 @@ def _counted(column: Any) -> tuple[dict[str, int], Absent]:
     if _kind(column.type) not in {FeatureType.CATEGORY, FeatureType.BOOLEAN}:
         return {}, Absent(nulls=nulls, mistyped=len(column) - nulls)
     counts: dict[str, int] = {}
-    for entry in import_module("pyarrow.compute").value_counts(column).to_pylist():
-        value = entry["values"]
-        if value is not None:
-            named = ("true" if value else "false") if isinstance(value, bool) else str(value)
-            counts[named] = counts.get(named, 0) + int(entry["counts"])
+    for chunk in getattr(column, "chunks", [column]):  # each may have a dictionary of its own
+        found = import_module("pyarrow.compute").value_counts(chunk)
+        for value, count in zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True):
+            if value is not None:
+                named = ("true" if value else "false") if isinstance(value, bool) else str(value)
+                counts[named] = counts.get(named, 0) + int(count)
     return counts, Absent(nulls=nulls)
 
 
@@ -236,18 +223,18 @@ def _kind(kind: Any) -> FeatureType | None:
     return None
 
 
-def _open(path: Path, stack: ExitStack) -> tuple[Any, Any]:
-    """(table, None) or (None, ParquetFile)."""
+def _open(path: Path, stack: ExitStack) -> tuple[Path, Any, Any]:
+    """(path, table, None) or (path of the Parquet file, None, ParquetFile)."""
     suffix = path.suffix.lower()
     if suffix not in {".csv", ".parquet", ".ndjson", ".jsonl"}:
         raise InvalidInput(f"{path}: {suffix or 'no suffix'} is none of .csv, .parquet, .ndjson.")
     parquet = import_module("pyarrow.parquet")
     if suffix == ".parquet":
-        return None, stack.enter_context(parquet.ParquetFile(path, memory_map=True))
+        return path, None, stack.enter_context(parquet.ParquetFile(path, memory_map=True))
     if path.stat().st_size <= _WHOLE_BYTES:
         if suffix == ".csv":
-            return import_module("pyarrow.csv").read_csv(path), None
-        return _table(path.read_text().splitlines(), path, 1), None
+            return path, import_module("pyarrow.csv").read_csv(path), None
+        return path, _table(path.read_text().splitlines(), path, 1), None
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mlcp-drift-"))
     turned = Path(folder) / "turned.parquet"
     with ExitStack() as writing:
@@ -260,7 +247,7 @@ def _open(path: Path, stack: ExitStack) -> tuple[Any, Any]:
                 writer.write_table(piece.cast(writer.schema) if piece.schema != writer.schema else piece)
             else:
                 writer.write_batch(piece)
-    return None, stack.enter_context(parquet.ParquetFile(turned, memory_map=True))
+    return turned, None, stack.enter_context(parquet.ParquetFile(turned, memory_map=True))
 
 
 def _pieces(path: Path) -> Iterator[Any]:

@@ -11,11 +11,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from hashlib import blake2b
+from itertools import compress
 from operator import itemgetter
 from typing import Any, Final, cast
 
 import msgspec
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from control_plane.adapters.store import ingest, windows
 from control_plane.adapters.store.ingest import PREDICTION_COLUMNS, Connection, Row
@@ -28,6 +31,7 @@ _FRESH_S: Final = 5.0  # how long a new reference may stay unknown here
 _RECALLED: Final = 50_000  # answers from before a reference that are counted after all
 _AT: Final = {name: PREDICTION_COLUMNS.index(name) for name in PREDICTION_COLUMNS}
 _MODEL, _VERSION, _ID = _AT["model"], _AT["served_version"], _AT["prediction_id"]
+_id = itemgetter(_ID)
 _key = itemgetter(_MODEL, _VERSION)
 _SHADOW, _PINNED = _AT["shadow"], _AT["pinned"]
 _window = itemgetter(_MODEL, _VERSION, _SHADOW, _PINNED, _AT["assigned_variant"])
@@ -109,12 +113,19 @@ def parts(rows: Sequence[Row], references: Mapping[Key, Profile], first: Collect
         blocks = [r for r in members if r[_STATUS] == "ok" and (r[_ID] in first or r[_UNIT] is None)] if counted else []
         try:
             grid = references[model, version]
-            data = compact.pack(profile(grid, members))
-            found.append((model, version, named, "rows", starts, len(members), data))
-            if blocks:
-                same = len(blocks) == len(members)
-                of_blocks = data if same else compact.pack(profile(grid, blocks))
-                found.append((model, version, named, "blocks", starts, len(blocks), of_blocks))
+            columns, answers = _columns_of(grid, members)
+            found.append(
+                (model, version, named, "rows", starts, len(members), _packed(grid, columns, answers, members))
+            )
+            if len(blocks) == len(members):
+                found.append((model, version, named, "blocks", starts, len(blocks), found[-1][-1]))
+            elif blocks:
+                mine = np.fromiter(map(set(map(_id, blocks)).__contains__, map(_id, members)), bool, len(members))
+                chosen = {name: _chosen(column, mine) for name, column in columns.items()}
+                said = None if answers is None else _chosen(answers, mine)
+                found.append(
+                    (model, version, named, "blocks", starts, len(blocks), _packed(grid, chosen, said, blocks))
+                )
         except (ValueError, TypeError, ArithmeticError) as exc:
             _log.error("profiles.not_folded", model=model, version=version, rows=len(members), error=repr(exc))
     return found
@@ -122,13 +133,43 @@ def parts(rows: Sequence[Row], references: Mapping[Key, Profile], first: Collect
 
 def profile(grid: Profile, rows: Sequence[Row]) -> Profile:
     """These answers on the cells of `grid`."""
+    return _profile(grid, *_columns_of(grid, rows), rows)
+
+
+def _columns_of(grid: Profile, rows: Sequence[Row]) -> tuple[dict[str, fold.Column], fold.Column | None]:
+    """Features and answers of these rows, read once however often they are folded; numbers as arrays."""
     features = _features([cast("str | None", row[_FEATURES]) for row in rows])
-    columns = _columns(features, tuple(grid.features))
-    answers = None
-    if grid.prediction is not None:
-        answers = _answers([cast("str | None", row[_OUTPUT]) for row in rows], grid.prediction)
+    columns = {n: _array(grid.features[n], c) for n, c in _columns(features, tuple(grid.features)).items()}
+    if grid.prediction is None:
+        return columns, None
+    return columns, _array(
+        grid.prediction, _answers([cast("str | None", row[_OUTPUT]) for row in rows], grid.prediction)
+    )
+
+
+def _profile(
+    grid: Profile, columns: Mapping[str, fold.Column], answers: fold.Column | None, rows: Sequence[Row]
+) -> Profile:
     made = fold.fold(grid, columns, prediction=answers)
     return made if columns else Profile(len(rows), made.features, made.prediction, made.label)
+
+
+def _packed(
+    grid: Profile, columns: Mapping[str, fold.Column], answers: fold.Column | None, rows: Sequence[Row]
+) -> bytes:
+    return compact.pack(_profile(grid, columns, answers, rows))
+
+
+def _array(feature: Feature, column: fold.Column) -> fold.Column:
+    """Of a number's column without anything odd in it an array, NaN for null; any other one as it is."""
+    if not isinstance(feature, Numeric):
+        return column
+    values, absent = fold.numbers(column)
+    return values if not absent.total else column
+
+
+def _chosen(column: fold.Column, mine: NDArray[np.bool_]) -> fold.Column:
+    return column[mine] if isinstance(column, np.ndarray) else list(compress(column, mine))
 
 
 def _features(texts: list[str | None]) -> list[dict[str, Any]]:

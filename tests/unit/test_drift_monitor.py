@@ -136,3 +136,18 @@ def test_a_measured_day_comes_back_as_it_was() -> None:
     back = monitor.measured_from(monitor.measured_json(day))
     assert np.allclose(back.mean, day.mean, rtol=1e-8)
     assert back.blocks.tolist() == day.blocks.tolist()
+
+
+def test_days_taken_one_by_one_are_the_days_taken_together() -> None:
+    given = course([0.0] * 12 + [0.4] * 2, measured(0.4), [0.0] * 14)
+    drifted = (START + timedelta(days=12),)
+    facts = {"since": START + timedelta(days=1), "excluded": drifted, "settings": SETTINGS}
+    past = monitor.begin(SCORES)
+    for day, one in given.closed.items():
+        past = monitor.advance(past, given.closed, day, one, PRIOR, **facts)
+    today = START + timedelta(days=14)
+    together = monitor.weigh(SCORES, PRIOR, given, today, early=False, **facts)
+    one_by_one = monitor.weigh(SCORES, PRIOR, given, today, early=False, past=past, learnt={}, **facts)
+    assert together.evidence is not None
+    assert together.evidence.alarm
+    assert one_by_one == together

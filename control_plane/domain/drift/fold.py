@@ -42,6 +42,7 @@ Floats = NDArray[np.float64]
 Column = NDArray[Any] | Sequence[object]
 _WORD = re.compile(r"\w+")
 _MAX_WORDS = 256  # of one text; the rest of a longer one is not counted
+_BLOCK = 16_384  # values at a time that stay in the processor's cache
 _ROOM = 1024  # single precision needs this many steps between neighbouring edges
 
 
@@ -223,25 +224,31 @@ def _cut(values: Floats, *, bins: int) -> tuple[tuple[float, ...], NDArray[np.fl
     """Edges, and the values in order as `fold_numbers` wants them; None where huge ones would be missing."""
     if bins < 1:
         raise ValueError(f"bins must be at least 1, got {bins}")
-    usable = values[np.abs(values) <= HUGE]  # NaN compares false
-    if not len(usable):
-        return (), None
     for single in (True, False):
-        ordered = ordered_values(usable, single=single)
-        changes = np.flatnonzero(ordered[1:] != ordered[:-1])
-        if len(changes) < bins:
-            lower, upper = ordered[changes].astype(np.float64), ordered[changes + 1].astype(np.float64)
-            middles = np.maximum((lower + upper) / 2, np.nextafter(lower, upper))  # neighbours have no middle
-            edges = np.concatenate(([ordered[0]], middles, [ordered[-1]])).astype(np.float64)
-        else:
-            edges = np.unique(ordered[np.arange(bins + 1) * (len(ordered) - 1) // bins]).astype(np.float64)
-        found = tuple(float(e) for e in edges)
+        ordered = ordered_values(values, single=single)
+        ordered = ordered[: np.searchsorted(ordered, np.nan)]  # NaN sorts last
+        whole = not len(ordered) or max(-float(ordered[0]), float(ordered[-1])) <= HUGE
+        if not whole:
+            ordered = ordered_values(values[np.abs(values) <= HUGE], single=single)
+        if not len(ordered):
+            return (), None
+        found = _edges(ordered, bins)
         if single_precision(found) or not single:
-            whole = single_precision(found) is single and len(usable) == len(values) - np.count_nonzero(
-                values != values
-            )
-            return found, ordered if whole else None
+            return found, ordered if whole and single_precision(found) is single else None
     raise AssertionError("the second pass always returns")  # pragma: no cover
+
+
+def _edges(ordered: NDArray[np.floating[Any]], bins: int) -> tuple[float, ...]:
+    """Of at least one value, none of them NaN."""
+    differ = ordered[1:] != ordered[:-1]
+    if np.count_nonzero(differ) < bins:
+        changes = np.flatnonzero(differ)
+        lower, upper = ordered[changes].astype(np.float64), ordered[changes + 1].astype(np.float64)
+        middles = np.maximum((lower + upper) / 2, np.nextafter(lower, upper))  # neighbours have no middle
+        edges = np.concatenate(([ordered[0]], middles, [ordered[-1]])).astype(np.float64)
+    else:
+        edges = np.unique(ordered[np.arange(bins + 1) * (len(ordered) - 1) // bins]).astype(np.float64)
+    return tuple(float(e) for e in edges)
 
 
 def single_precision(edges: Sequence[float]) -> bool:
@@ -332,9 +339,11 @@ def _all_missing(feature: Feature, rows: int) -> Feature:
 def _moments(values: Floats) -> Moments:
     if not len(values):
         return Moments()
-    mean = float(values.mean())
-    deviations = values - mean
-    return Moments(len(values), mean, float(deviations @ deviations), float(values.min()), float(values.max()))
+    mean, squares = float(values.mean()), 0.0
+    for at in range(0, len(values), _BLOCK):
+        deviations = values[at : at + _BLOCK] - mean
+        squares += float(deviations @ deviations)
+    return Moments(len(values), mean, squares, float(values.min()), float(values.max()))
 
 
 def _rows(columns: Iterable[Column]) -> int:

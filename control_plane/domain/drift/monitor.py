@@ -7,7 +7,7 @@ The false alarms a model is allowed (`drift.alpha` per 90 days) are shared out o
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from control_plane.domain.drift import evidence
 from control_plane.domain.drift.decide import FeatureDrift, Finding, Issue, Policy, Report
 from control_plane.domain.drift.estimate import Estimate
-from control_plane.domain.drift.evidence import Baseline, Day, Evidence, Scores, Settings
+from control_plane.domain.drift.evidence import Baseline, Day, Evidence, Scores, Settings, State
 from control_plane.domain.drift.profiles import Profile
 from control_plane.domain.rollouts import Verdict
 
@@ -90,6 +90,41 @@ class Share:
     share: float
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What closed days leave behind: stakes, the days that teach what is usual, and how many were bet on."""
+
+    state: State
+    taught: tuple[date, ...] = ()
+    days: int = 0
+    learnt: dict[int, Baseline] = field(default_factory=dict[int, Baseline])  # by the number of days they are made of
+
+
+def begin(scores: Scores) -> Past:
+    return Past(evidence.start(scores))
+
+
+def advance(
+    past: Past,
+    closed: Mapping[date, Day],
+    day: date,
+    measured: Day,
+    prior: Baseline,
+    *,
+    since: date,
+    excluded: Collection[date],
+    settings: Settings,
+) -> Past:
+    """`past` and one more closed day, which is bet on first and then teaches. `closed` has every day taught so far."""
+    state, days = past.state, past.days
+    if day >= since:
+        usual, season, _ = _usual(closed, past.taught, day, prior, settings, past.learnt)
+        state, days = evidence.close(state, measured, usual, season=season, settings=settings), days + 1
+    enough = len(past.taught) < _LEARNT and measured.blocks.min(initial=math.inf) >= settings.least_blocks
+    taught = (*past.taught, day) if enough and day not in excluded else past.taught
+    return Past(state, taught, days, past.learnt)
+
+
 def settings_for(alpha: float, kind: Kind) -> Settings:
     return Settings(alpha=alpha * ALPHAS[kind])
 
@@ -111,26 +146,22 @@ def weigh(
     excluded: Collection[date],
     settings: Settings,
     early: bool,
+    past: Past | None = None,
+    learnt: dict[int, Baseline] | None = None,
 ) -> Weighed:
     """The evidence of the closed days from `since` on and of `day` so far.
 
     `excluded`: days of incidents, which do not teach what is usual. `early`: also look at a day so far while its
-    usual course is not known; with features that follow the clock that raises false alarms.
+    usual course is not known; with features that follow the clock that raises false alarms. For many looks: `past` of
+    the closed days, and what `same_hour` has taught, kept per hour.
     """
-    state = evidence.start(scores)
-    taught: list[date] = []
-    learnt: dict[int, Baseline] = {}
-    days = 0
-    for one, measured in course.closed.items():
-        if one >= since:
-            usual, season, _ = _usual(course.closed, taught, one, prior, settings, learnt)
-            state = evidence.close(state, measured, usual, season=season, settings=settings)
-            days += 1
-        enough = len(taught) < _LEARNT and measured.blocks.min(initial=math.inf) >= settings.least_blocks
-        if enough and one not in excluded:
-            taught.append(one)
+    if past is None:
+        past = begin(scores)
+        for one, measured in course.closed.items():
+            past = advance(past, course.closed, one, measured, prior, since=since, excluded=excluded, settings=settings)
+    state, taught, days = past.state, past.taught, past.days
     known = [one for one in taught if one in course.same_hour]
-    usual, season, basis = _usual(course.same_hour, known, day, prior, settings)
+    usual, season, basis = _usual(course.same_hour, known, day, prior, settings, learnt)
     looked = course.today is not None and course.today.blocks.max(initial=0) >= settings.least_blocks
     if course.today is not None and looked and (early or usual is not prior):
         found = evidence.look(scores, state, course.today, usual, season=season, settings=settings)
