@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from datetime import date, datetime
 from typing import Any
@@ -15,9 +16,8 @@ Block = tuple[str, str, date, int]  # model, version, day, hash of the customer
 Part = tuple[str, str, str, str, datetime, int, bytes]  # model, version, variant, kind, hour, rows, data
 
 _CLAIM = """
-INSERT INTO drift_blocks (model, version, day, unit)
-SELECT * FROM unnest($1::text[], $2::text[], $3::date[], $4::bigint[])
-ON CONFLICT DO NOTHING RETURNING model, version, day, unit
+INSERT INTO drift_blocks (model, version, day, unit) SELECT $1::text, $2::text, $3::date, unnest($4::bigint[])
+ON CONFLICT DO NOTHING RETURNING unit
 """
 
 _ADD = """
@@ -63,11 +63,14 @@ async def recall(connection: Connection, key: Key, *, limit: int) -> Sequence[Ro
 
 
 async def claim(connection: Connection, blocks: Collection[Block]) -> set[Block]:
-    """Of these, the ones nobody has claimed yet; each is claimed only once."""
-    if not blocks:
-        return set()
-    rows = await connection.fetch(_CLAIM, *map(list, zip(*sorted(blocks), strict=True)))
-    return {(row["model"], row["version"], row["day"], row["unit"]) for row in rows}
+    """Of these, the ones nobody has claimed yet; each is claimed only once. In one order, so that nobody deadlocks."""
+    units: defaultdict[tuple[str, str, date], list[int]] = defaultdict(list)
+    for model, version, day, unit in blocks:
+        units[model, version, day].append(unit)
+    claimed = set[Block]()
+    for key in sorted(units):
+        claimed.update((*key, row["unit"]) for row in await connection.fetch(_CLAIM, *key, sorted(units[key])))
+    return claimed
 
 
 async def add(connection: Connection, parts: Sequence[Part]) -> None:
