@@ -1,6 +1,6 @@
 """One spool as the shipper reads it: segment files in order, cut into batches of whole frames."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -45,8 +45,8 @@ class Source:
     def batches(self, limit: int) -> list[Batch]:
         """At most `limit` further batches. Call `unsent` if they could not be handed over."""
         made = list[Batch]()
-        while len(made) < limit and (data := self._read()) is not None:
-            ends = frames.scan(data).ends
+        while len(made) < limit and (found := self._read()) is not None:
+            data, ends = found
             start = 0
             for index in range(BATCH_RECORDS - 1, len(ends) + BATCH_RECORDS - 1, BATCH_RECORDS):
                 end = ends[min(index, len(ends) - 1)]
@@ -89,8 +89,8 @@ class Source:
         self._sent, self._first = self._cursor, False
         return batch
 
-    def _read(self) -> bytes | None:
-        """Whole frames at the cursor, at most about BATCH_BYTES; None: nothing more for now."""
+    def _read(self) -> tuple[bytes, Sequence[int]] | None:
+        """Whole frames at the cursor, at most about BATCH_BYTES, and where each ends; None: nothing more for now."""
         while True:
             numbers = spool.segments(self.folder)  # listed before reading: a later one proves this one's end
             segment, offset = self._cursor
@@ -107,7 +107,7 @@ class Source:
                 data, everything = self._bytes(segment, offset, frames.MAX_PAYLOAD + frames.HEADER.size)
                 found = frames.scan(data)
             if found.ends:
-                return data[: found.ends[-1]]
+                return data[: found.ends[-1]], found.ends
             if found.damaged_at is None:  # the end of the segment
                 if not ended:
                     return None
