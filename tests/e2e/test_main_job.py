@@ -85,7 +85,9 @@ def test_ten_promotions_and_rollbacks_under_load_fail_no_request(
                     back_s.append(min(answered) - began)
                 time.sleep(0.3)
         assert traffic.versions(sent_from=settled) == {first}
+    seconds = traffic.answers[-1].sent - traffic.answers[0].sent
     record_property("rollback_to_first_answer_s", [round(s, 3) for s in back_s])
+    record_property("requests_per_s", round(len(traffic.answers) / seconds, 1))
     assert not traffic.failed, traffic.failed[:5]
     assert traffic.versions() == {first, second}
     assert len(traffic.answers) > 1_000
