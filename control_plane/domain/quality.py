@@ -255,7 +255,11 @@ def _logit_interval(value: float, positives: int) -> tuple[float | None, float |
     if not 0 < value < 1:
         return None, None
     at, half = math.log(value / (1 - value)), _Z / math.sqrt(positives * value * (1 - value))
-    return 1 / (1 + math.exp(half - at)), 1 / (1 + math.exp(-half - at))
+    return _logistic(at - half), _logistic(at + half)
+
+
+def _logistic(x: float) -> float:
+    return (1 + math.tanh(x / 2)) / 2  # the usual form overflows where the interval is as wide as it can be
 
 
 def merged(tallies: Iterable[Tally]) -> Tally:
