@@ -3,6 +3,9 @@
 import ast
 import json
 import shutil
+import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +80,24 @@ def test_every_generated_file_says_so() -> None:
     for model in OURS:
         for name in ("schema.py", "server.py", "Dockerfile", "k8s.yaml", "openapi.json"):
             assert "do not edit" in (MODELS / model / name).read_text()
+
+
+@pytest.mark.parametrize("model", OURS)
+def test_what_an_image_copies_is_enough_to_start_its_server(tmp_path: Path, model: str) -> None:
+    lines = (MODELS / model / "Dockerfile").read_text().splitlines()
+    for source, to in (line.split()[1:] for line in lines if line.startswith("COPY ")):
+        target = tmp_path / to / Path(source).name if to.endswith("/") or to == "." else tmp_path / to
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path = MODELS.parent / source
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, target)
+    modules = ("model_servers.runtime.app", "model_servers.runtime.__main__", f"model_servers.{model}.server")
+    # -S: without site's .pth files, by which this checkout could be imported from anywhere
+    places = [str(tmp_path), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    program = f"import sys; sys.path += {places!r}; import {', '.join(modules)}; print(model_servers.__file__)"
+    argv = [sys.executable, "-I", "-S", "-c", program]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "model_servers" / "__init__.py")
 
 
 def test_names_that_are_no_identifiers_are_kept_on_the_wire(odd: Path) -> None:
