@@ -123,6 +123,20 @@ def test_check_tells_what_is_not_current_and_writes_nothing(odd: Path, capsys: p
     assert (odd / "schema.py").read_text() == "# by hand"
 
 
+def test_a_model_is_found_where_training_finds_it(
+    odd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (odd / "model.yaml").write_text(yaml.safe_dump({**ODD, "aliases": ["strange"]}))
+    broken = odd.parent / "a_broken_one"
+    broken.mkdir()
+    (broken / "model.yaml").write_text("{")
+    monkeypatch.setenv("MLCP_MODELS", str(odd.parent))
+    assert generator.main(["strange"]) == 0
+    assert (odd / "server.py").exists()
+    assert generator.main(["nosuch"]) == 2
+    assert f"'nosuch' in {odd.parent}" in capsys.readouterr().err
+
+
 def test_out_names_another_folder(odd: Path, tmp_path: Path) -> None:
     assert generator.main(["odd_one", "--models", str(odd.parent), "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "Dockerfile").exists()
