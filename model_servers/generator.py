@@ -2,7 +2,7 @@
 
 Writes schema.py, server.py, Dockerfile, k8s.yaml and openapi.json beside model.yaml, or into --out. With --check it
 writes nothing and ends with 1 when a file is not what would be written. MODEL is a name or an alias, looked for in the
-folders of MLCP_MODELS, by default among the checkout's own. Without MODEL: all models.
+folders of MLCP_MODELS, then among the checkout's own. Without MODEL: all models.
 """
 
 import argparse
@@ -70,7 +70,7 @@ class _Column(msgspec.Struct):
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m model_servers.generator", description=__doc__)
     parser.add_argument("model", nargs="?", help="name or alias; default: every model there is")
-    parser.add_argument("--models", type=Path, help="folder of the models' folders; default: those of MLCP_MODELS")
+    parser.add_argument("--models", type=Path, help="folder of the models' folders; default: MLCP_MODELS and our own")
     parser.add_argument("--out", type=Path, help="where to write; default: beside model.yaml")
     parser.add_argument("--signature", type=Path, help="MLflow signature (JSON) the features have to match")
     parser.add_argument("--check", action="store_true", help="write nothing; end with 1 when something is not current")

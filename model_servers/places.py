@@ -11,9 +11,9 @@ SHIPPED: Final = Path(__file__).resolve().parent  # the checkout's own models
 
 
 def folders(environ: Mapping[str, str]) -> list[Path]:
-    """Those of MLCP_MODELS, separated like PATH; by default the checkout's own."""
+    """Those of MLCP_MODELS, separated like PATH, then the checkout's own: who adds models keeps these."""
     given = [Path(part) for part in environ.get("MLCP_MODELS", "").split(os.pathsep) if part]
-    return given or [SHIPPED]
+    return given if SHIPPED in given else [*given, SHIPPED]
 
 
 def find(model: str, among: Sequence[Path]) -> Path | None:
