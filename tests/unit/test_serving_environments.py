@@ -1,9 +1,12 @@
 """Which environments a model needs, decided without installing anything."""
 
 import importlib.metadata
+import signal
 import sys
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from model_servers import environments, launch
@@ -76,3 +79,23 @@ def test_a_model_without_unmet_requirements_is_served_by_this_interpreter(tmp_pa
 def test_without_a_cache_folder_nothing_can_be_installed(tmp_path: Any) -> None:
     with pytest.raises(BadSpec, match="cache_dir"):
         launch.interpreter(spec(tmp_path, requirements=("numpy==1.0",)))
+
+
+def test_a_model_does_not_read_the_passwords_of_package_indexes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "server.json"
+    file.write_bytes(msgspec.json.encode(spec(tmp_path)))
+    monkeypatch.setenv("PIP_INDEX_URL", "https://name:password@index.example/simple")
+    monkeypatch.setenv("UV_INDEX", "https://name:password@index.example/simple")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    told: list[dict[str, str]] = []
+    monkeypatch.setattr(launch, "_become", lambda python, arguments, environment: told.append(environment))
+    monkeypatch.setattr(launch.logs, "configure", lambda process: None)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        launch.main(["--spec", str(file)])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not {"PIP_INDEX_URL", "UV_INDEX"} & told[0].keys()
+    assert told[0]["LC_ALL"] == "C.UTF-8"
