@@ -157,7 +157,10 @@ def test_models_are_found_by_name_and_alias_and_else_named_as_missing(tmp_path: 
     assert models.find("credit", [tmp_path]).config == source.config
     with pytest.raises(NotFound, match="nothing"):
         models.find("nothing", [tmp_path])
-    assert models.folders({"MLCP_MODELS": f"{tmp_path}:/elsewhere"}) == [tmp_path, Path("/elsewhere")]
+    ours = models.ROOT / "model_servers"
+    assert models.folders({"MLCP_MODELS": f"{tmp_path}:/elsewhere"}) == [tmp_path, Path("/elsewhere"), ours]
+    assert models.folders({"MLCP_MODELS": f"{ours}:{tmp_path}"}) == [ours, tmp_path]
+    assert models.find("customer-churn", models.folders({"MLCP_MODELS": str(tmp_path)})).config.name == "churn"
 
 
 def test_a_model_yaml_that_cannot_be_trained_says_everything_at_once(tmp_path: Path) -> None:
