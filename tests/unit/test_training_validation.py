@@ -87,6 +87,31 @@ def test_everything_wrong_is_named_at_once_with_rows_and_examples() -> None:
     assert found["note", "type"].examples == ("row 14",)  # personal data stays out of reports
 
 
+@pytest.mark.parametrize("key", ["id", "customer"])
+def test_a_row_says_which_it_is_and_whose(key: str) -> None:
+    frame = rows().astype({key: object})
+    frame.loc[[4, 9], key] = None
+    found = check(frame, unit="customer", time=None)
+    assert found[key, "null"].examples == ("row 4", "row 9")
+
+
+def test_the_cost_of_a_missed_positive_is_a_number_that_is_neither_null_nor_negative() -> None:
+    frame = rows().assign(loss="12.5")
+    own = {"costs": {"false_negative_column": "loss"}}
+    assert check(frame, **own) == {}
+    frame.loc[[1, 2, 3], "loss"] = ["a lot", None, "-3"]
+    found = check(frame, **own)
+    assert {key: one.rows for key, one in found.items()} == {("loss", c): 1 for c in ("type", "null", "range")}
+    assert found["loss", "type"].examples == ("row 1: 'a lot'",)
+
+
+def test_a_feature_that_is_also_a_cost_is_not_complained_of_twice() -> None:
+    frame = rows()
+    frame.loc[[1, 2], "amount"] = [None, -3.0]
+    found = check(frame, costs={"false_negative_column": "amount"})  # check() refuses a finding said twice
+    assert set(found) == {("amount", "null"), ("amount", "range")}
+
+
 @pytest.mark.parametrize("wrong", [np.inf, -np.inf])
 def test_infinity_is_no_number(wrong: float) -> None:
     frame = rows()

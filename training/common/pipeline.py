@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from control_plane.domain.model_config import ModelConfig, Problem
+from control_plane.domain.model_config import FeatureType, ModelConfig, Problem
 from control_plane.errors import InvalidData
 from model_servers import native
 from model_servers.native.manifest import Calibration, Manifest
@@ -120,7 +120,7 @@ def prepare(source: Source, raw: pd.DataFrame, *, now: datetime, seed: int) -> P
         config.problem,
         len(classes) if config.problem is Problem.MULTICLASS else 1,
     )
-    amounts = frame[column].to_numpy(dtype=np.float64) if column else None
+    amounts = data.convert(frame[column], FeatureType.NUMBER)[0] if column else None
     return Prepared(frame, rows, parts, read.values, classes, amounts, units, times)
 
 

@@ -76,6 +76,8 @@ def check(frame: pd.DataFrame, config: ModelConfig, *, now: datetime) -> list[Fi
         found += _typed(name, frame[name], mistyped[name], feature.type, hide=feature.pii)
     found += _schema(arrays, mistyped, config)
     found += _repeated(frame, config)
+    said = {(one.column, one.check) for one in found}
+    found += [one for one in _keys(frame, config) + _amounts(frame, config) if (one.column, one.check) not in said]
     found += _times(frame, config, now)
     found += _target(frame, config)
     if not found:
@@ -115,6 +117,36 @@ def _repeated(frame: pd.DataFrame, config: ModelConfig) -> list[Finding]:
             said = "identifies a row, but the same value comes again"
             found.append(_finding(", ".join(columns), "duplicate", said, repeated))
     return found
+
+
+def _keys(frame: pd.DataFrame, config: ModelConfig) -> list[Finding]:
+    """Rows without an id cannot be told apart, rows without a unit cannot be kept on one side of the split."""
+    found: list[Finding] = []
+    for column in dict.fromkeys(key for key in (config.id, config.unit) if key):
+        null = frame[column].isna().to_numpy()
+        if null.any():
+            found.append(_finding(column, "null", "has nulls, but says whose row it is", null))
+    return found
+
+
+def _amounts(frame: pd.DataFrame, config: ModelConfig) -> list[Finding]:
+    """Each row's own cost of a missed positive is a number, never null or negative."""
+    column = config.costs.false_negative_column if config.costs else None
+    if column is None:
+        return []
+    feature = config.features.get(column)
+    shown = None if feature is not None and feature.pii else frame[column]
+    values, strange = data.convert(frame[column], FeatureType.NUMBER)
+    negative = np.less(values, 0, where=~np.isnan(values), out=np.zeros(len(values), dtype=bool))
+    return [
+        _finding(column, check, message, rows, examples)
+        for check, message, rows, examples in (
+            ("type", "is costs.false_negative_column, but has values that are no number", strange, shown),
+            ("null", "is costs.false_negative_column, but has nulls", np.isnan(values) & ~strange, None),
+            ("range", "is costs.false_negative_column, but has negative values", negative, shown),
+        )
+        if rows.any()
+    ]
 
 
 def _checks(feature: Feature, pa: Any) -> list[Any]:
