@@ -51,7 +51,7 @@ def rows(count: int = 400, seed: int = 0) -> pd.DataFrame:
 
 
 def check(frame: pd.DataFrame, **changes: Any) -> dict[tuple[str, str], Finding]:
-    found = validation.check(frame, config(**changes), now=NOW)
+    found = validation.check(frame, config(**changes), now=NOW).findings
     assert len({(f.column, f.check) for f in found}) == len(found)
     return {(f.column, f.check): f for f in found}
 
@@ -107,7 +107,7 @@ def test_the_cost_of_a_missed_positive_is_a_number_that_is_neither_null_nor_nega
 
 def test_a_feature_that_is_also_a_cost_is_not_complained_of_twice() -> None:
     frame = rows()
-    frame.loc[[1, 2], "amount"] = [None, -3.0]
+    frame.loc[[1, 2], "amount"] = [np.nan, -3.0]
     found = check(frame, costs={"false_negative_column": "amount"})  # check() refuses a finding said twice
     assert set(found) == {("amount", "null"), ("amount", "range")}
 
@@ -160,6 +160,36 @@ def test_a_strong_but_honest_feature_is_no_leak_and_neither_is_an_identifier() -
     frame["amount"] = (frame["bad"] * 300 + rng.normal(300, 90, 2_000)).clip(0, 1000)
     frame["note"] = [f"unique {i}" for i in range(2_000)]  # knows every training row, and none of the others
     assert check(frame) == {}
+
+
+def test_a_number_that_determines_a_rare_class_is_a_leak_in_either_direction() -> None:
+    frame = rows(10_000)
+    bad = (np.random.default_rng(3).random(10_000) < 0.009).astype(int)
+    for sign in (1, -1):
+        leak = 500 + sign * (bad * 200 + np.random.default_rng(4).normal(0, 9, 10_000))
+        assert set(check(frame.assign(bad=bad, amount=leak), time=None)) == {("amount", "leakage")}
+
+
+def test_a_code_of_many_values_that_determines_one_of_many_classes_is_a_leak() -> None:
+    frame = rows(6_000)
+    code = np.random.default_rng(5).integers(0, 200, 6_000)
+    named = np.array([f"class {i}" for i in np.random.default_rng(6).integers(0, 21, 200)])[code]
+    many = {"problem": "multiclass", "target": {"column": "bad"}, "metric": {"name": "accuracy"}}
+    assert set(check(frame.assign(count=code, bad=named), time=None, **many)) == {("count", "leakage")}
+
+
+def test_too_few_of_the_rarer_answer_to_look_for_leakage_is_said() -> None:
+    frame = rows(300).assign(bad=(np.arange(300) < 15).astype(int))
+    assert validation.check(frame, config(), now=NOW) == validation.Checked((), validation.LEAKAGE_TOO_FEW)
+    assert validation.check(rows(), config(), now=NOW).leakage == "checked"
+
+
+def test_a_leak_is_named_beside_what_is_wrong_with_other_columns() -> None:
+    frame = rows()
+    frame["count"] = 7 - 2 * frame["bad"]
+    frame.loc[3, "amount"] = -1.0
+    frame.loc[30, "at"] = pd.Timestamp("2030-01-01")
+    assert set(check(frame)) == {("amount", "range"), ("at", "range"), ("count", "leakage")}
 
 
 def test_the_target_in_another_unit_is_a_leak_of_a_regression() -> None:

@@ -31,6 +31,7 @@ class Production:
 def document(
     config: ModelConfig,
     trained: Trained,
+    prepared: Prepared,
     source: Fingerprint,
     production: Production | None,
     *,
@@ -63,6 +64,7 @@ def document(
         "threshold": trained.manifest.threshold,
         "data": {
             "validated": True,
+            "leakage": prepared.leakage,
             "sha256": source.sha256,
             "rows": source.rows,
             "from": source.start,

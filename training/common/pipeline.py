@@ -1,6 +1,7 @@
 """One training, from rows to a version that is ready to be registered. No MLflow here."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -51,6 +52,7 @@ class Prepared:
     amounts: Floats | None  # each row's own cost of a missed positive
     units: NDArray[Any] | None
     times: NDArray[np.int64] | None
+    leakage: str  # looked for, or why not
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +87,13 @@ def prepare(source: Source, raw: pd.DataFrame, *, now: datetime, seed: int) -> P
     config = source.config
     function, declared = source.features()
     raw, found = validation.raw(raw, declared)
-    _refuse(found, raw)
+    _refuse(found, raw, validation.LEAKAGE_LATER)
     frame = raw if function is None else function(raw, label_delay_s=config.label.delay_s)
     if len(frame) != len(raw):
         raise InvalidData(f"features.py made {len(frame)} rows of {len(raw)}.")
     frame = frame.reset_index(drop=True)
-    _refuse(validation.check(frame, config, now=now), frame)
+    checked = validation.check(frame, config, now=now)
+    _refuse(checked.findings, frame, checked.leakage)
 
     times = data.times(frame, config)
     read = labels.read(frame, config, times)
@@ -121,7 +124,7 @@ def prepare(source: Source, raw: pd.DataFrame, *, now: datetime, seed: int) -> P
         len(classes) if config.problem is Problem.MULTICLASS else 1,
     )
     amounts = data.convert(frame[column], FeatureType.NUMBER)[0] if column else None
-    return Prepared(frame, rows, parts, read.values, classes, amounts, units, times)
+    return Prepared(frame, rows, parts, read.values, classes, amounts, units, times, checked.leakage)
 
 
 def train(source: Source, prepared: Prepared, work: Path, *, semver: str, seed: int, cpus: int, say: Say) -> Trained:
@@ -295,11 +298,14 @@ def _at(values: Floats | None, rows: NDArray[np.int64]) -> Floats | None:
     return None if values is None else values[rows]
 
 
-def _refuse(found: list[validation.Finding], frame: pd.DataFrame) -> None:
+def _refuse(found: Sequence[validation.Finding], frame: pd.DataFrame, leakage: str) -> None:
     if found:
         what = "; ".join(
             f"{f.column or 'the data'}: {f.message}" + (f" ({f.rows} rows)" if f.rows else "") for f in found
         )
         raise InvalidData(
-            f"Training data refused: {what}.", rows=len(frame), findings=[finding.to_json() for finding in found]
+            f"Training data refused: {what}.",
+            rows=len(frame),
+            findings=[finding.to_json() for finding in found],
+            leakage=leakage,
         )

@@ -45,7 +45,8 @@ def train(
     say("validating", f"validating {len(raw)} rows", 0.02)
     prepared = pipeline.prepare(source, raw, now=now, seed=seed)
     known_as = data.fingerprint(prepared.frame, config, sha256=known_as.sha256, source=known_as.source)
-    say("validated", f"{len(raw)} rows passed; {len(prepared.parts.holdout)} judge", 0.1)
+    judging = len(prepared.parts.holdout)
+    say("validated", f"{len(raw)} rows passed; {judging} judge; leakage: {prepared.leakage}", 0.1)
     registry = Registry(url)
     code = source.features_file.read_text(encoding="utf-8") if source.features_file else ""
     shape = semver.shape(config, code)
@@ -55,7 +56,7 @@ def train(
         trained = pipeline.train(source, prepared, work, semver=version, seed=seed, cpus=cpus, say=say)
         production = _production(config, prepared, registry, work / "production")
         moved_by = evidence.importances(trained, prepared)
-        found = evidence.document(config, trained, known_as, production, seed=seed, importances=moved_by)
+        found = evidence.document(config, trained, prepared, known_as, production, seed=seed, importances=moved_by)
         evidence.complete(source, trained, prepared, found, trained.folder)
         say("drawing", "drawing the pictures", 0.78)
         pictures = plots.draw(

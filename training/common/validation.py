@@ -1,7 +1,7 @@
 """Refuse bad training data, naming column, check, how many rows and a few of them.
 
 Types are checked first, value by value; what they let through goes through a pandera schema made of model.yaml
-(ranges, nulls, categories, duplicates); leakage is looked for in the rest.
+(ranges, nulls, categories, duplicates); leakage is looked for in the columns nothing was found in.
 """
 
 from collections.abc import Mapping
@@ -35,6 +35,19 @@ class Finding:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """`findings`: every reason to refuse, empty when the rows may be learnt from. `leakage`: looked for, or why not."""
+
+    findings: tuple[Finding, ...]
+    leakage: str
+
+
+LEAKAGE_CHECKED = "checked"
+LEAKAGE_TOO_FEW = "not checked: too few rows of the rarer answers"
+LEAKAGE_LATER = "not checked: what was found has to be repaired first"
+
+
 def raw(frame: pd.DataFrame, declared: Mapping[str, Mapping[str, Any]]) -> tuple[pd.DataFrame, list[Finding]]:
     """Check and type the columns features.py reads. `declared`: {column: {type, nullable?}}; a type may be time."""
     found = [_missing(name, "features.py reads it") for name in declared if name not in frame]
@@ -54,8 +67,8 @@ def raw(frame: pd.DataFrame, declared: Mapping[str, Mapping[str, Any]]) -> tuple
     return frame, found
 
 
-def check(frame: pd.DataFrame, config: ModelConfig, *, now: datetime) -> list[Finding]:
-    """Every reason to refuse these rows of final features, target and keys; empty when they may be learnt from.
+def check(frame: pd.DataFrame, config: ModelConfig, *, now: datetime) -> Checked:
+    """Look at rows of final features, target and keys.
 
     `now`: aware; event times after it are wrong.
     """
@@ -68,7 +81,7 @@ def check(frame: pd.DataFrame, config: ModelConfig, *, now: datetime) -> list[Fi
     if len(frame) < MIN_ROWS:
         found.append(Finding("", "rows", f"{len(frame)} rows; at least {MIN_ROWS} are needed"))
     if found:
-        return found
+        return Checked(tuple(found), LEAKAGE_LATER)
     arrays: dict[str, NDArray[Any]] = {}
     mistyped: dict[str, NDArray[np.bool_]] = {}
     for name, feature in config.features.items():
@@ -78,11 +91,16 @@ def check(frame: pd.DataFrame, config: ModelConfig, *, now: datetime) -> list[Fi
     found += _repeated(frame, config)
     said = {(one.column, one.check) for one in found}
     found += [one for one in _keys(frame, config) + _amounts(frame, config) if (one.column, one.check) not in said]
-    found += _times(frame, config, now)
-    found += _target(frame, config)
-    if not found:
-        found += [Finding(name, "leakage", message) for name, message in leakage.find(arrays, frame, config)]
-    return found
+    late = _times(frame, config, now)
+    unclear = _target(frame, config)
+    found += late + unclear
+    if unclear:
+        return Checked(tuple(found), LEAKAGE_LATER)
+    wrong = {one.column for one in found}
+    sound = {name: values for name, values in arrays.items() if name not in wrong}
+    leaks = leakage.find(sound, frame, config, None if late else data.times(frame, config))
+    found += [Finding(name, "leakage", message) for name, message in leaks or ()]
+    return Checked(tuple(found), LEAKAGE_TOO_FEW if leaks is None else LEAKAGE_CHECKED)
 
 
 def _schema(
