@@ -50,6 +50,7 @@ training: {candidates: [logistic, xgboost]}
 TICKETS = """
 name: tickets
 problem: multiclass
+id: ticket
 features:
   subject: {type: text}
   weight: {type: number, nullable: true}
@@ -93,6 +94,7 @@ def tickets(count: int = 900) -> pd.DataFrame:
     wrong = rng.random(count) < 0.05
     return pd.DataFrame(
         {
+            "ticket": np.arange(count),
             "subject": subject,
             "weight": weight,
             "channel": rng.choice(["mail", "app"], count),

@@ -87,6 +87,14 @@ def test_everything_wrong_is_named_at_once_with_rows_and_examples() -> None:
     assert found["note", "type"].examples == ("row 14",)  # personal data stays out of reports
 
 
+def test_without_a_key_a_row_that_comes_again_as_a_whole_is_refused() -> None:
+    frame = rows()
+    twice = pd.concat([frame, frame.iloc[[7, 9]]], ignore_index=True)
+    assert check(twice, id=None)["", "duplicate"].examples == ("row 400", "row 401")
+    twice.loc[[400, 401], "at"] += pd.Timedelta(1, "s")  # the same customer again, a second later
+    assert check(twice, id=None) == {}
+
+
 @pytest.mark.parametrize("key", ["id", "customer"])
 def test_a_row_says_which_it_is_and_whose(key: str) -> None:
     frame = rows().astype({key: object})

@@ -88,7 +88,7 @@ def check(frame: pd.DataFrame, config: ModelConfig, *, now: datetime) -> Checked
         arrays[name], mistyped[name] = data.convert(frame[name], feature.type)
         found += _typed(name, frame[name], mistyped[name], feature.type, hide=feature.pii)
     found += _schema(arrays, mistyped, config)
-    found += _repeated(frame, config)
+    found += _repeated(frame, arrays, config)
     said = {(one.column, one.check) for one in found}
     found += [one for one in _keys(frame, config) + _amounts(frame, config) if (one.column, one.check) not in said]
     late = _times(frame, config, now)
@@ -124,10 +124,19 @@ def _schema(
     return []
 
 
-def _repeated(frame: pd.DataFrame, config: ModelConfig) -> list[Finding]:
+def _repeated(frame: pd.DataFrame, arrays: Mapping[str, NDArray[Any]], config: ModelConfig) -> list[Finding]:
+    """Rows that come again by their keys; where model.yaml declares none, whole rows as training would read them."""
     keys: set[tuple[str, ...]] = {(config.id,)} if config.id else set()
     if config.training.unique:
         keys.add(config.training.unique)
+    if not keys:
+        named = dict.fromkeys(
+            column for column in (labels.target_of(config).column, config.unit, config.time) if column
+        )
+        whole = pd.DataFrame(dict(arrays) | {name: frame[name].to_numpy() for name in named})
+        repeated = whole.duplicated(keep="first").to_numpy()
+        said = "the whole row comes again; declare `id` or `training.unique` if equal rows are different cases"
+        return [_finding("", "duplicate", said, repeated)] if repeated.any() else []
     found: list[Finding] = []
     for columns in sorted(keys):
         repeated = frame.duplicated(list(columns), keep="first").to_numpy()
