@@ -119,7 +119,7 @@ def test_a_model_yaml_and_a_csv_make_a_served_model(
 ) -> None:
     source, file = declared(tmp_path, text, frame)
     raw = data.read(file, source.config)
-    prepared = pipeline.prepare(source, raw, now=datetime.now(UTC), seed=1)
+    prepared = pipeline.prepare(source, raw, now=datetime.now(UTC))
     trained = pipeline.train(source, prepared, tmp_path / "work", semver="1.0.0", seed=1, cpus=1, say=silent)
     assert trained.interval.value > at_least
     assert trained.interval.low < trained.interval.value < trained.interval.high
@@ -148,7 +148,7 @@ def test_a_model_yaml_and_a_csv_make_a_served_model(
 
 def test_a_trained_version_is_worth_its_cost_and_never_worse_than_no_model(tmp_path: Path) -> None:
     source, file = declared(tmp_path, LOANS, loans())
-    prepared = pipeline.prepare(source, data.read(file, source.config), now=datetime.now(UTC), seed=1)
+    prepared = pipeline.prepare(source, data.read(file, source.config), now=datetime.now(UTC))
     trained = pipeline.train(source, prepared, tmp_path / "work", semver="1.0.0", seed=1, cpus=1, say=silent)
     assert trained.cost is not None
     assert trained.trivial_cost is not None

@@ -47,7 +47,7 @@ def markdown(
         f"- Source: {source.source}; {source.rows:,} rows; SHA-256 {source.sha256}",
         f"- Time range: {source.start} to {source.end}"
         if source.start
-        else "- No time column: rows are divided at random",
+        else "- No time column: a hash of unit or row decides who judges",
         f"- Fitted on {len(parts.fit):,} rows, chosen and calibrated on {len(parts.validation):,}, fitted again on "
         f"{len(parts.train):,}, judged once on {len(parts.holdout):,}",
         f"- Labels are trusted {config.label.delay_s / 86_400:g} days after the event"

@@ -22,6 +22,7 @@ from training.common import (
     data,
     encoding,
     evaluation,
+    identity,
     labels,
     selection,
     split,
@@ -31,6 +32,7 @@ from training.common import (
 from training.common.artifact import Fitted
 from training.common.candidates import Candidate, Rows
 from training.common.evaluation import Interval
+from training.common.identity import Holdout
 from training.common.models import Source
 from training.common.progress import Say
 from training.common.split import Parts
@@ -53,6 +55,7 @@ class Prepared:
     units: NDArray[Any] | None
     times: NDArray[np.int64] | None
     leakage: str  # looked for, or why not
+    holdout: Holdout
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class Trained:
     seconds: float
 
 
-def prepare(source: Source, raw: pd.DataFrame, *, now: datetime, seed: int) -> Prepared:
+def prepare(source: Source, raw: pd.DataFrame, *, now: datetime) -> Prepared:
     """Validate, make features, divide. Raises InvalidData with `findings` naming everything wrong with the rows."""
     config = source.config
     function, declared = source.features()
@@ -98,6 +101,8 @@ def prepare(source: Source, raw: pd.DataFrame, *, now: datetime, seed: int) -> P
     times = data.times(frame, config)
     read = labels.read(frame, config, times)
     units = frame[config.unit].to_numpy() if config.unit else None
+    arrays = data.columns(frame, config.features)
+    identities = identity.of_rows(frame, arrays, config)
     plan = config.training
     if times is not None:
         parts = split.by_time(
@@ -110,8 +115,8 @@ def prepare(source: Source, raw: pd.DataFrame, *, now: datetime, seed: int) -> P
             warm_up_days=plan.warm_up_days,
         )
     else:
-        parts = split.at_random(read.known, units, test_share=plan.test_share, rng=np.random.default_rng(seed))
-    arrays = data.columns(frame, config.features)
+        placed = identity.words(frame[config.unit]) if config.unit else identities
+        parts = split.by_identity(read.known, placed, test_share=plan.test_share)
     target, classes = _target(config, read, parts)
     weight = _weights(config, times, parts)
     column = config.costs.false_negative_column if config.costs else None
@@ -123,8 +128,9 @@ def prepare(source: Source, raw: pd.DataFrame, *, now: datetime, seed: int) -> P
         config.problem,
         len(classes) if config.problem is Problem.MULTICLASS else 1,
     )
+    judging = identity.holdout(identities, read.values, parts.holdout, config)
     amounts = data.convert(frame[column], FeatureType.NUMBER)[0] if column else None
-    return Prepared(frame, rows, parts, read.values, classes, amounts, units, times, checked.leakage)
+    return Prepared(frame, rows, parts, read.values, classes, amounts, units, times, checked.leakage, judging)
 
 
 def train(source: Source, prepared: Prepared, work: Path, *, semver: str, seed: int, cpus: int, say: Say) -> Trained:
