@@ -217,7 +217,20 @@ def test_words_for_yes_and_no_are_understood_and_categories_may_be_numbers() -> 
 def test_raw_columns_are_checked_before_features_are_made_of_them() -> None:
     declared = {"at": {"type": "time"}, "amount": {"type": "number"}, "who": {"type": "integer", "nullable": True}}
     frame = pd.DataFrame({"at": ["2026-01-01", "soon"], "amount": ["3.5", None], "who": [1, None]})
-    _, found = validation.raw(frame, declared)
+    _, found = validation.raw(frame, declared, config())
     assert {(f.column, f.check) for f in found} == {("at", "type"), ("amount", "null")}
-    _, found = validation.raw(frame[["at"]], declared)
+    _, found = validation.raw(frame[["at"]], declared, config())
     assert {(f.column, f.check) for f in found} == {("amount", "schema"), ("who", "schema")}
+
+
+def test_no_report_shows_personal_data_nor_whose_a_row_is() -> None:
+    names = ("note", "id", "customer", "email", "amount")  # personal, id, unit, personal in features.py alone, nothing
+    declared: dict[str, dict[str, Any]] = {name: {"type": "number"} for name in names}
+    declared["email"]["pii"] = True
+    _, found = validation.raw(pd.DataFrame({name: ["secret"] for name in names}), declared, config())
+    assert {f.column: f.examples for f in found} == dict.fromkeys(names, ("row 0",)) | {"amount": ("row 0: 'secret'",)}
+
+    features = DECLARED["features"] | {"customer": {"type": "integer", "range": [0, 9]}}
+    frame = rows().assign(customer=4)
+    frame.loc[3, "customer"] = 4711
+    assert check(frame, features=features)["customer", "range"].examples == ("row 3",)

@@ -89,7 +89,7 @@ def prepare(source: Source, raw: pd.DataFrame, *, now: datetime) -> Prepared:
     """Validate, make features, divide. Raises InvalidData with `findings` naming everything wrong with the rows."""
     config = source.config
     function, declared = source.features()
-    raw, found = validation.raw(raw, declared)
+    raw, found = validation.raw(raw, declared, config)
     _refuse(found, raw, validation.LEAKAGE_LATER)
     frame = raw if function is None else function(raw, label_delay_s=config.label.delay_s)
     if len(frame) != len(raw):

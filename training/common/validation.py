@@ -22,8 +22,8 @@ MIN_ROWS = 100
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One reason to refuse. `examples`: "row 12: -3.0" (row numbers count from 0); values of personal data are left
-    out. `rows`: how many rows are concerned, 0 when the column as a whole is."""
+    """One reason to refuse. `examples`: "row 12: -3.0" (row numbers count from 0); values of personal data, id and
+    unit are left out. `rows`: how many rows are concerned, 0 when the column as a whole is."""
 
     column: str
     check: str
@@ -48,15 +48,19 @@ LEAKAGE_TOO_FEW = "not checked: too few rows of the rarer answers"
 LEAKAGE_LATER = "not checked: what was found has to be repaired first"
 
 
-def raw(frame: pd.DataFrame, declared: Mapping[str, Mapping[str, Any]]) -> tuple[pd.DataFrame, list[Finding]]:
-    """Check and type the columns features.py reads. `declared`: {column: {type, nullable?}}; a type may be time."""
+def raw(
+    frame: pd.DataFrame, declared: Mapping[str, Mapping[str, Any]], config: ModelConfig
+) -> tuple[pd.DataFrame, list[Finding]]:
+    """Check and type the columns features.py reads. `declared`: {column: {type, nullable?, pii?}}; a type may be
+    time."""
+    hidden = _hidden(config) | {name for name, column in declared.items() if column.get("pii", False)}
     found = [_missing(name, "features.py reads it") for name in declared if name not in frame]
     if found:
         return frame, found
     frame = frame.copy()
     for name, column in declared.items():
         values, strange = _converted(frame[name], column["type"])
-        found += _typed(name, frame[name], strange, column["type"], hide=False)
+        found += _typed(name, frame[name], strange, column["type"], hide=name in hidden)
         null = pd.isna(values) & ~strange
         if null.any() and not column.get("nullable", False):
             found.append(_finding(name, "null", "has nulls, but features.py needs every value", null))
@@ -82,11 +86,12 @@ def check(frame: pd.DataFrame, config: ModelConfig, *, now: datetime) -> Checked
         found.append(Finding("", "rows", f"{len(frame)} rows; at least {MIN_ROWS} are needed"))
     if found:
         return Checked(tuple(found), LEAKAGE_LATER)
+    hidden = _hidden(config)
     arrays: dict[str, NDArray[Any]] = {}
     mistyped: dict[str, NDArray[np.bool_]] = {}
     for name, feature in config.features.items():
         arrays[name], mistyped[name] = data.convert(frame[name], feature.type)
-        found += _typed(name, frame[name], mistyped[name], feature.type, hide=feature.pii)
+        found += _typed(name, frame[name], mistyped[name], feature.type, hide=name in hidden)
     found += _schema(arrays, mistyped, config)
     found += _repeated(frame, arrays, config)
     said = {(one.column, one.check) for one in found}
@@ -161,8 +166,7 @@ def _amounts(frame: pd.DataFrame, config: ModelConfig) -> list[Finding]:
     column = config.costs.false_negative_column if config.costs else None
     if column is None:
         return []
-    feature = config.features.get(column)
-    shown = None if feature is not None and feature.pii else frame[column]
+    shown = None if column in _hidden(config) else frame[column]
     values, strange = data.convert(frame[column], FeatureType.NUMBER)
     negative = np.less(values, 0, where=~np.isnan(values), out=np.zeros(len(values), dtype=bool))
     return [
@@ -189,6 +193,7 @@ def _findings(cases: pd.DataFrame, config: ModelConfig) -> list[Finding]:
     """pandera's failure cases, one line per value, folded into one finding per column and check."""
     said = {"not_nullable": "null", "in_range": "range", "isin": "category"}
     found: list[Finding] = []
+    hidden = _hidden(config)
     for (column, name), rows in cases.groupby(["column", "check"], sort=False):
         kind = said.get(str(name).split("(")[0], str(name))
         feature = config.features[str(column)]
@@ -198,7 +203,7 @@ def _findings(cases: pd.DataFrame, config: ModelConfig) -> list[Finding]:
             "category": f"has values that are none of the {len(feature.categories or ())} declared categories",
         }.get(kind, f"fails {name}")
         shown = [
-            f"row {int(index)}" if feature.pii or kind == "null" else f"row {int(index)}: {value!r}"
+            f"row {int(index)}" if str(column) in hidden or kind == "null" else f"row {int(index)}: {value!r}"
             for index, value in zip(rows["index"].head(_EXAMPLES), rows["failure_case"].head(_EXAMPLES), strict=True)
         ]
         found.append(Finding(str(column), kind, message, len(rows), tuple(shown)))
@@ -209,13 +214,14 @@ def _times(frame: pd.DataFrame, config: ModelConfig, now: datetime) -> list[Find
     if config.time is None:
         return []
     parsed = data.parse_times(frame[config.time])
+    shown = None if config.time in _hidden(config) else frame[config.time]
     wrong = parsed.isna().to_numpy()
     late = (parsed > pd.Timestamp(now).tz_convert("UTC").tz_localize(None)).to_numpy()
     found: list[Finding] = []
     if wrong.any():
-        found.append(_finding(config.time, "type", "has values that are no time", wrong, frame[config.time]))
+        found.append(_finding(config.time, "type", "has values that are no time", wrong, shown))
     if late.any():
-        found.append(_finding(config.time, "range", "lies in the future", late, frame[config.time]))
+        found.append(_finding(config.time, "range", "lies in the future", late, shown))
     return found
 
 
@@ -244,6 +250,12 @@ def _target(frame: pd.DataFrame, config: ModelConfig) -> list[Finding]:
             if column.nunique() < 2:
                 return [Finding(target.column, "target", "is constant: there is nothing to learn")]
     return []
+
+
+def _hidden(config: ModelConfig) -> set[str]:
+    """Columns whose values no report shows: personal data, and what names a row or whose it is."""
+    personal = {name for name, feature in config.features.items() if feature.pii}
+    return personal | {key for key in (config.id, config.unit) if key}
 
 
 def _converted(values: "pd.Series[Any]", kind: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
