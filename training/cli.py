@@ -154,6 +154,7 @@ def _report(error: InvalidData, arguments: argparse.Namespace) -> Path:
         "detail": error.detail,
         "rows": error.extra.get("rows"),
         "findings": error.extra.get("findings", []),
+        "leakage": error.extra.get("leakage"),
     }
     path.write_text(json.dumps(content, indent=1, default=str), encoding="utf-8")
     return path
