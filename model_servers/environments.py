@@ -6,7 +6,6 @@ An environment is built in a temporary folder under a lock and renamed into plac
 import fcntl
 import hashlib
 import importlib.metadata
-import os
 import platform
 import shutil
 import subprocess
@@ -18,6 +17,8 @@ from typing import Final
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+
+from model_servers import indexes
 
 RUNTIME: Final = (  # what the runtime itself imports to serve a pyfunc
     "httptools>=0.7,<0.10",
@@ -118,7 +119,8 @@ def _build(requirements: Sequence[str], home: Path, constraints: Path | None) ->
 
 
 def _run(argv: Sequence[str]) -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH"}}
+    environment = indexes.environment()
+    environment.pop("PYTHONPATH", None)
     try:
         subprocess.run(  # noqa: S603  (an argument list, no shell: installing what the model asks for is the purpose)
             argv,

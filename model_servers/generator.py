@@ -1,13 +1,15 @@
 """`python -m model_servers.generator [MODEL] [--check]`: everything of a model server that follows from its model.yaml.
 
 Writes schema.py, server.py, Dockerfile, k8s.yaml and openapi.json beside model.yaml, or into --out. With --check it
-writes nothing and ends with 1 when a file is not what would be written. Without MODEL: all models.
+writes nothing and ends with 1 when a file is not what would be written. MODEL is a name or an alias, looked for in the
+folders of MLCP_MODELS, then among the checkout's own. Without MODEL: all models.
 """
 
 import argparse
 import ast
 import json
 import keyword
+import os
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,7 @@ import jinja2
 import msgspec
 import yaml
 
-from model_servers import openapi
+from model_servers import openapi, places
 from model_servers.runtime import schema
 from model_servers.runtime.spec import Config, Feature
 
@@ -67,24 +69,34 @@ class _Column(msgspec.Struct):
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m model_servers.generator", description=__doc__)
-    parser.add_argument("model", nargs="?", help="folder under --models; default: every one that has a model.yaml")
-    parser.add_argument("--models", type=Path, default=_HERE, help="folder of the models' folders")
+    parser.add_argument("model", nargs="?", help="name or alias; default: every model there is")
+    parser.add_argument("--models", type=Path, help="folder of the models' folders; default: MLCP_MODELS and our own")
     parser.add_argument("--out", type=Path, help="where to write; default: beside model.yaml")
     parser.add_argument("--signature", type=Path, help="MLflow signature (JSON) the features have to match")
     parser.add_argument("--check", action="store_true", help="write nothing; end with 1 when something is not current")
     arguments = parser.parse_args(argv)
-    found = sorted(path.parent.name for path in arguments.models.glob("*/model.yaml"))
+    among = [arguments.models] if arguments.models else places.folders(os.environ)
     stale: list[Path] = []
     try:
-        for model in [arguments.model] if arguments.model else found:
-            files = generate(arguments.models / model, arguments.signature)
-            stale += _settle(files, arguments.out or arguments.models / model, check=arguments.check)
+        for folder in _chosen(arguments.model, among):
+            files = generate(folder, arguments.signature)
+            stale += _settle(files, arguments.out or folder, check=arguments.check)
     except CannotGenerate as exc:
         sys.stderr.write(f"{exc}\n")
         return 2
     for path in stale:
         sys.stdout.write(f"{'not current: ' if arguments.check else 'wrote '}{path}\n")
     return 1 if arguments.check and stale else 0
+
+
+def _chosen(model: str | None, among: Sequence[Path]) -> list[Path]:
+    """The folder of `model`, or of every model. Raises CannotGenerate if there is no such model."""
+    if not model:
+        return [path.parent for folder in among for path in sorted(folder.glob("*/model.yaml"))]
+    path = places.find(model, among)
+    if path is None:
+        raise CannotGenerate(f"No model.yaml of {model!r} in {', '.join(map(str, among))}.")
+    return [path.parent]
 
 
 def generate(folder: Path, signature: Path | None = None) -> dict[str, str]:

@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return CANNOT_INSTALL
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     arguments = [python, "-m", "model_servers.runtime", "--spec", str(path.absolute())]
-    return _become(python, arguments, os.environ | environment)
+    # Settings of package indexes may hold passwords: what was needed to install a model is not the model's to read.
+    told = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
+    return _become(python, arguments, told | environment)
 
 
 def _become(python: str, arguments: list[str], environment: dict[str, str]) -> NoReturn:

@@ -41,7 +41,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description="Train models declared by model.yaml.")
     commands = parser.add_subparsers(dest="command", required=True)
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("model", help="name or alias; looked for in the folders of MLCP_MODELS")
+    shared.add_argument("model", help="name or alias; looked for in the folders of MLCP_MODELS, then in our own")
     shared.add_argument("--seed", type=int, default=1, help="of everything random (default 1)")
     shared.add_argument("--home", type=Path, default=Path(environ.get("MLCP_HOME", "var")), help="default MLCP_HOME")
     shared.add_argument("--json", action="store_true", help="progress and errors as JSON lines on stdout")
@@ -154,6 +154,7 @@ def _report(error: InvalidData, arguments: argparse.Namespace) -> Path:
         "detail": error.detail,
         "rows": error.extra.get("rows"),
         "findings": error.extra.get("findings", []),
+        "leakage": error.extra.get("leakage"),
     }
     path.write_text(json.dumps(content, indent=1, default=str), encoding="utf-8")
     return path

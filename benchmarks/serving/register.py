@@ -70,7 +70,11 @@ def _evidence(booster: Path) -> dict[str, Any]:
     scores = xgboost.Booster(model_file=str(booster)).inplace_predict(x)
     found = {"name": "roc_auc", "value": float(roc_auc_score(y, scores)), "holdout_rows": len(y)}
     sha = hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()
-    return {"format": 1, "metric": found, "data": {"validated": True, "sha256": sha, "rows": len(y)}}
+    return {
+        "format": 1,
+        "metric": found,
+        "data": {"validated": True, "sha256": sha, "rows": len(y), "holdout": {"sha256": sha}},
+    }
 
 
 def main(booster: Path, versions: int) -> None:

@@ -58,11 +58,15 @@ def train(
 def generate(
     model: Model,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if something would change.")] = False,
+    signature: Annotated[
+        str | None, typer.Option("--signature", help="MLflow signature (JSON) to agree with.", metavar="FILE")
+    ] = None,
 ) -> None:
     """Write MODEL's server, Dockerfile, manifest and OpenAPI from its model.yaml."""
     from control_plane.sdk import subprocesses
 
     options = ["--check"] if check else []
+    options += [] if signature is None else ["--signature", signature]
     raise typer.Exit(subprocesses.run("serving", "model_servers.generator", model, *options))
 
 

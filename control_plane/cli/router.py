@@ -33,7 +33,10 @@ def register(app: typer.Typer) -> None:
 def pin(
     model: Model, reason: Reason, previous: Previous = False, version: Version = None, as_json: Json = False
 ) -> None:
-    """Send all traffic of MODEL to one version until released."""
+    """Send all traffic of MODEL to one version until released.
+
+    The version needs a warm server: the one before Production keeps its own through the bake and MLCP_WARM_S (600).
+    """
     if previous == (version is not None):
         raise InvalidInput("Say either --previous or --version V.")
     route = _route(model)

@@ -1,9 +1,9 @@
 """`mlcp doctor`: is anything wrong with the embedded stack of this machine, and what helps?"""
 
+import errno
 import importlib.metadata
 import os
 import shutil
-import socket
 import stat
 import sys
 import time
@@ -12,13 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from control_plane import host
 from control_plane.cli import stack_state
 from control_plane.cli.stack_state import Status
 
 if TYPE_CHECKING:
     import httpx
 
-_PORTS = (("api_port", 8000), ("router_port", 8080), ("mlflow_port", 5000))
+_PORTS = (("api_port", 8000, "api_host"), ("router_port", 8080, "router_host"), ("mlflow_port", 5000, None))
+_LOOPBACK = "127.0.0.1"
 _URLS = {"api": "api", "router": "predict", "mlflow": "mlflow"}  # process -> its name among the status' URLs
 _BUSY_SPOOL_MB = 500
 
@@ -40,7 +42,7 @@ class Finding:
 def examine(home: Path) -> list[Finding]:
     """Every finding, good and bad, in the order one would look."""
     status = stack_state.read(home)
-    findings = [*_host(home), *_files(home)]
+    findings = [*_host(home), *_files(home), *_keys(home, status)]
     if status.alive:
         return [*findings, *_supervisor(status), *_processes(status), *_endpoints(status), *_data_plane(home)]
     return [*findings, *_absent(home, status), *_ports(home)]
@@ -53,7 +55,7 @@ def _host(home: Path) -> Iterator[Finding]:
     free, needed = shutil.disk_usage(disk_at).free >> 20, _number(home, "min_free_mb", 1024)
     hint = "" if free >= needed else "Free some space, or set MLCP_HOME to another disk."
     yield Finding("disk", free < needed, f"{free} MB free at {disk_at}", hint)
-    if (available := _available_mb()) is not None:
+    if (available := host.available_memory_mb()) is not None:
         needed = 256 if stack_state.read(home).alive else _number(home, "min_memory_mb", 2048)
         hint = "" if available >= needed else "Stop something, or lower MLCP_MIN_MEMORY_MB."
         yield Finding("memory", available < needed, f"{available} MB available", hint)
@@ -70,6 +72,15 @@ def _files(home: Path) -> Iterator[Finding]:
     open_to = mode & (stat.S_IRWXG | stat.S_IROTH | stat.S_IWOTH) & ~stat.S_IXGRP
     hint = f"chmod go-rw {home}" if open_to else ""
     yield Finding("home", bool(open_to), f"{home}, mode {mode:04o}", hint)
+
+
+def _keys(home: Path, status: Status) -> Iterator[Finding]:
+    """A stack makes its keys while it starts, so one that is ready, or has data of an earlier start, has some."""
+    if not any((home / "keys").glob("*.key")):
+        lost = status.state == "ready" or ((home / "pg").exists() and not status.alive)
+        hint = f"{'mlcp down, then mlcp up' if status.alive else 'mlcp up'} makes new ones and revokes the lost."
+        yield Finding("keys", lost, f"none in {home / 'keys'}", hint if lost else "mlcp up makes them.")
+        return
     loose = [key.name for key in sorted((home / "keys").glob("*")) if key.stat().st_mode & 0o077]
     says = f"readable by others: {', '.join(loose)}" if loose else "readable by their owner alone"
     yield Finding("keys", bool(loose), says, f"chmod 600 {home / 'keys'}/*" if loose else "")
@@ -88,17 +99,17 @@ def _absent(home: Path, status: Status) -> Iterator[Finding]:
 
 
 def _ports(home: Path) -> Iterator[Finding]:
-    for name, default in _PORTS:
+    for name, default, host_name in _PORTS:
         port = _number(home, name, default)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                says = f"{port}: {(error.strerror or str(error)).lower()}"
-                yield Finding("port", True, says, f"Set MLCP_{name.upper()} to a free one.")
-                continue
-        yield Finding("port", False, f"{port} is free")
+        address = stack_state.setting(home, host_name, _LOOPBACK) if host_name else _LOOPBACK
+        error = host.cannot_listen(address, port)
+        if error is None:
+            yield Finding("port", False, f"{port} is free on {address}")
+            continue
+        says = f"{port} on {address}: {(error.strerror or str(error)).lower()}"
+        taken = error.errno == errno.EADDRINUSE or host_name is None
+        hint = f"Set MLCP_{name.upper()} to a free one." if taken else f"Set MLCP_{str(host_name).upper()} to another."
+        yield Finding("port", True, says, hint)
 
 
 def _supervisor(status: Status) -> Iterator[Finding]:
@@ -181,13 +192,3 @@ def _last_line(log: str) -> str:
 def _number(home: Path, name: str, default: int) -> int:
     given = stack_state.setting(home, name, str(default))
     return int(given) if given.isdecimal() else default
-
-
-def _available_mb() -> int | None:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) >> 10
-    except OSError:
-        pass
-    return None

@@ -258,6 +258,8 @@ def problems(config: ModelConfig) -> list[str]:
             found.append(f"features.{name}.categories: only a category has categories")
     if config.problem is Problem.BINARY and config.target and config.target.positive is None:
         found.append("target.positive: a binary problem names the value that means yes")
+    if config.costs is not None and config.problem in {Problem.MULTICLASS, Problem.REGRESSION}:
+        found.append(f"costs: only a binary problem has costs; this one is {config.problem}")
     if config.decision.threshold is not None and not 0 <= config.decision.threshold <= 1:
         found.append("decision.threshold: must be within 0..1")
     if not 0 < config.training.test_share < 1:

@@ -4,16 +4,13 @@ import contextlib
 import errno
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Collection
-from pathlib import Path
 
 import psutil
 
+from control_plane import host
 from control_plane.embedded.config import Config
-
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def home(config: Config) -> list[str]:
@@ -50,8 +47,8 @@ def disk(config: Config) -> list[str]:
 
 
 def memory(config: Config) -> list[str]:
-    available_mb = available_memory_mb()
-    if available_mb >= config.min_memory_mb:
+    available_mb = host.available_memory_mb()
+    if available_mb is None or available_mb >= config.min_memory_mb:
         return []
     return [
         f"{available_mb} MB of memory available, {config.min_memory_mb} MB needed: stop something, or lower "
@@ -63,49 +60,26 @@ def ports(config: Config, *, ours: Collection[int] = ()) -> list[str]:
     """`ours` are ports that may be taken, since our own processes take them."""
     reasons: list[str] = []
     seen: dict[int, str] = {}
-    for setting, host, port in (
+    for setting, address, port in (
         ("MLCP_API_PORT", config.api_host, config.api_port),
         ("MLCP_ROUTER_PORT", config.router_host, config.router_port),
         ("MLCP_MLFLOW_PORT", "127.0.0.1", config.mlflow_port),
     ):
         if port in seen:
             reasons.append(f"port {port} is named twice: set {setting} or {seen[port]} to another port")
-        elif port not in ours and (why := _taken(host, port)):
+        elif port not in ours and (why := _taken(address, port)):
             reasons.append(f"port {port} {why}: set {setting} to another port")
         seen[port] = setting
     return reasons
 
 
-def available_memory_mb() -> int:
-    """What the host and the control group (container) we are in still allow, in MB."""
-    available = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError):  # cgroup v2; "max" is no number: no limit
-        limit = int((_CGROUP / "memory.max").read_text())
-        used = int((_CGROUP / "memory.current").read_text())
-        cache = next(
-            (
-                int(line.split()[1])
-                for line in (_CGROUP / "memory.stat").read_text().splitlines()
-                if "inactive_file" in line
-            ),
-            0,
-        )
-        available = min(available, max(0, limit - used + cache))
-    return available >> 20
-
-
-def _taken(host: str, port: int) -> str | None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return f"is taken{_by(port)}"
-            return f"on {host} cannot be used ({(error.strerror or str(error)).lower()})"
-    return None
+def _taken(address: str, port: int) -> str | None:
+    error = host.cannot_listen(address, port)
+    if error is None:
+        return None
+    if error.errno == errno.EADDRINUSE:
+        return f"is taken{_by(port)}"
+    return f"on {address} cannot be used ({(error.strerror or str(error)).lower()})"
 
 
 def _by(port: int) -> str:

@@ -1,11 +1,10 @@
 """Makes `.venv` on a machine that has only Python 3.11 or newer: `python3 control_plane/embedded/install.py [--dev]`.
 
-Standard library only, and nothing of this package: it runs before anything is installed. uv comes from PATH, else from
+Standard library only, here and in what it imports: it runs before anything is installed. uv comes from PATH, else from
 the package index by pip. Everything installed is pinned and verified by hash, and comes as a wheel: no compiler.
 """
 
 import argparse
-import ast
 import os
 import re
 import shutil
@@ -18,13 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv"
 BOOT = ROOT / ".venv-boot"
 _OLDEST_UV = (0, 9)
-# uv does not read pip's settings; a machine set up for pip must work all the same.
-_PIP_TO_UV = {
-    "index-url": "UV_DEFAULT_INDEX",
-    "extra-index-url": "UV_INDEX",
-    "find-links": "UV_FIND_LINKS",
-    "cert": "SSL_CERT_FILE",
-}
 
 
 def main() -> int:
@@ -85,30 +77,11 @@ def _pin_of_uv() -> str:
 
 
 def _environment() -> Mapping[str, str]:
-    environment = dict(os.environ)
-    configured = _pip_settings()
-    for pip, uv in _PIP_TO_UV.items():
-        if value := os.environ.get(f"PIP_{pip.upper().replace('-', '_')}") or configured.get(pip):
-            environment.setdefault(uv, value)
-    environment.setdefault("UV_SYSTEM_CERTS", "true")
-    # As pip does: a version may come from any index. Hashes decide what it may contain.
-    environment.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
-    environment.pop("VIRTUAL_ENV", None)
-    return environment
+    if str(ROOT) not in sys.path:  # this file is run by its path
+        sys.path.append(str(ROOT))
+    from model_servers import indexes
 
-
-def _pip_settings() -> Mapping[str, str]:
-    """What pip's own configuration files say, a line of text each; nothing if there is no pip."""
-    boot = BOOT / "bin" / "python"
-    command = [str(boot) if boot.exists() else sys.executable, "-m", "pip", "config", "list"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    found: dict[str, str] = {}
-    for line in done.stdout.splitlines() if done.returncode == 0 else ():
-        section_and_name, _, value = line.partition("=")
-        section, _, name = section_and_name.partition(".")
-        if section in ("global", "install"):
-            found[name] = " ".join(str(ast.literal_eval(value)).split())
-    return found
+    return indexes.environment()
 
 
 def _version(uv: str) -> tuple[int, ...]:

@@ -16,8 +16,18 @@ from control_plane.embedded.leftovers import MARK
 from control_plane.embedded.postgres import Postgres
 from control_plane.embedded.wanted import Wanted
 
-# Never handed down: each process gets what it needs from here, and foreign model code gets none of it.
+# Never handed down: each process gets what it needs from here.
 _SECRET = frozenset({"MLCP_POSTGRES_DSN", "MLCP_REDIS_URL", "MLCP_ROUTER_TOKEN", "MLCP_API_KEY", "MLCP_PREDICT_KEY"})
+# All that model servers get of the user's environment, since it is open to foreign model code. PIP_ and UV_ find the
+# packages of its own environment; the launcher keeps them from the model.
+_TO_MODELS = frozenset(
+    {
+        *("HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "MLCP_LOG_LEVEL"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    }
+)
+_TO_MODELS_BEGINNING = ("LC_", "XDG_", "PYTHON", "OMP_", "MKL_", "OPENBLAS_", "CUDA_", "OTEL_", "PIP_", "UV_")
 _REDIS_MEMORY = "256mb"  # above it Redis refuses writes and records stay in the spool
 BOOTSTRAP = "bootstrap"
 
@@ -26,7 +36,8 @@ BOOTSTRAP = "bootstrap"
 class Environments:
     """What each kind of process is told. The data plane is never told about the database."""
 
-    base: Mapping[str, str]  # model servers: no address, no secret
+    model_servers: Mapping[str, str]  # no address, no secret
+    base: Mapping[str, str]  # Postgres, Redis and MLflow
     data_plane: Mapping[str, str]
     control_plane: Mapping[str, str]
 
@@ -34,8 +45,7 @@ class Environments:
 def environments(
     config: Config, layout: Layout, server: Postgres, token: str, environ: Mapping[str, str]
 ) -> Environments:
-    base = {name: value for name, value in environ.items() if name not in _SECRET}
-    base |= {
+    added = {
         MARK: str(layout.home),
         "MLCP_HOME": str(layout.home),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', os.defpath)}",
@@ -44,6 +54,7 @@ def environments(
         "DO_NOT_TRACK": "true",
         "MALLOC_ARENA_MAX": "2",  # glibc keeps a heap per thread otherwise
     }
+    base = {name: value for name, value in environ.items() if name not in _SECRET} | added
     data_plane = base | {
         "MLCP_REDIS_URL": f"unix://{redis_socket(layout)}",
         "MLCP_ROUTER_HOST": config.router_host,
@@ -60,7 +71,13 @@ def environments(
         "MLCP_API_HOST": config.api_host,
         "MLCP_API_PORT": str(config.api_port),
     }
-    return Environments(base, data_plane, control_plane)
+    return Environments(_harmless(environ) | added, base, data_plane, control_plane)
+
+
+def _harmless(environ: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value for name, value in environ.items() if name in _TO_MODELS or name.startswith(_TO_MODELS_BEGINNING)
+    }
 
 
 def specs(config: Config, layout: Layout, server: Postgres, env: Environments) -> tuple[Spec, ...]:
@@ -142,7 +159,7 @@ def model_server(wanted: Wanted, env: Environments) -> Spec:
     return Spec(
         name=wanted.name,
         argv=wanted.argv,
-        env={**env.base, **dict(wanted.env)},
+        env={**env.model_servers, **dict(wanted.env)},
         ready_within_s=None,
         gives_up=False,
         port=wanted.port,

@@ -20,7 +20,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Figures:
-    """The gauges of every model."""
+    """The gauges of every model, and the counters that begin before anything is counted."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._availability = metrics.gauge(
@@ -34,6 +34,9 @@ class Figures:
             Metric.DEPLOYMENTS, "Releases of models, by how they ended.", ("model_name", "stage", "status")
         )
         self._active = metrics.gauge(Metric.ACTIVE_MODELS, "Models with a version in Production.", ("service_name",))
+        self._refused = metrics.counter(
+            Metric.TRAINING_DATA_REFUSED, "Trainings refused because of their data", ("model_name",)
+        )
 
     async def refresh(self, session: AsyncSession, now: datetime) -> None:
         for found in await figures.availability(session, now - SLO_WINDOW):
@@ -49,6 +52,9 @@ class Figures:
         for labels, count in (await figures.releases(session)).items():
             self._releases.labels(*labels).set(count)
         self._active.labels("mlcp").set(await figures.active_models(session))
+        # Each refusal is counted by a training that ends with it. Here the series begins at 0, so that it can rise.
+        for model in await figures.models(session):
+            self._refused.labels(model)
 
 
 async def keep_fresh(engine: AsyncEngine, metrics: Metrics) -> None:

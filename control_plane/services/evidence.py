@@ -69,8 +69,8 @@ def candidate(row: ModelVersionRow) -> Candidate:
 def incumbent(production: ModelVersionRow, challenger: ModelVersionRow) -> Incumbent:
     """Production with the one comparison on the same hold-out that exists, wherever it was made.
 
-    Either version's training evaluated the other on its own hold-out; or both were trained from the same rows, which
-    gives both the same hold-out.
+    Either version's training evaluated the other on its own hold-out; or the rows of both hold-outs are
+    the same.
     """
     parsed, _ = config(production)
     pair = (
@@ -127,11 +127,24 @@ def _evaluated(
 
 def _same_rows(production: ModelVersionRow, challenger: ModelVersionRow) -> tuple[float | None, float | None] | None:
     ours, theirs = _part(challenger.evidence, "metric"), _part(production.evidence, "metric")
-    prints = [_part(row.evidence, "data").get("sha256") for row in (production, challenger)]
+    prints = [_judged_on(row) for row in (production, challenger)]
     same = prints[0] is not None and prints[0] == prints[1]
     same = same and all(ours.get(key) == theirs.get(key) for key in ("name", "holdout_rows"))
     values = _number(ours.get("value")), _number(theirs.get("value"))
     return values if same and None not in values else None
+
+
+def _judged_on(row: ModelVersionRow) -> tuple[object, ...] | None:
+    """What tells hold-outs apart: the hash of their rows; before there was one, everything that drew them."""
+    data = _part(row.evidence, "data")
+    judged = _part(data, "holdout").get("sha256")
+    if judged is not None:
+        return ("rows", judged)
+    parsed, _ = config(row)
+    drawn = data.get("sha256"), row.evidence.get("seed")
+    if parsed is None or None in drawn:
+        return None
+    return ("drawn", *drawn, parsed.training.test_share, parsed.training.test_from, parsed.training.train_from)
 
 
 def _noted(row: ModelVersionRow) -> tuple[str, ...]:

@@ -1,7 +1,11 @@
 """Availability and business figures: folded once, by brute force the same, shown in metrics and performance."""
 
+import asyncio
 import json
+import os
 import random
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -100,3 +104,28 @@ async def test_availability_is_answered_of_asked_within_the_window(bench: Bench,
     decided = 'model_business_value{metric="decided",model_name="fraud",period="24h",unit=""} '
     assert f"{decided}16.0" in lines
     assert 'mlflow_active_models{service_name="mlcp"} 1.0' in lines
+
+
+async def test_a_first_refusal_of_training_data_is_a_rise_from_zero(api: Api, tmp_path: Path) -> None:
+    await add_model(api.maker)
+    metrics = Metrics(tmp_path / "run" / "metrics", "ingester")
+    gauges = Figures(metrics)
+    async with api.maker() as session:
+        await gauges.refresh(session, datetime.now(UTC))
+    series = 'model_training_data_refused_total{model_name="fraud"} '
+    assert f"{series}0.0" in metrics.render().decode().splitlines()
+    await asyncio.to_thread(_refuse_training, tmp_path)
+    assert f"{series}1.0" in metrics.render().decode().splitlines()
+    async with api.maker() as session:
+        await gauges.refresh(session, datetime.now(UTC))
+    assert f"{series}1.0" in metrics.render().decode().splitlines()
+
+
+def _refuse_training(home: Path) -> None:
+    """As a training does: in a process that ends with it."""
+    program = (
+        "import sys; from pathlib import Path; from training.common import models, telemetry; "
+        "telemetry.refused(models.find('fraud', models.folders({})).config, Path(sys.argv[1]))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
+    subprocess.run([sys.executable, "-c", program, str(home)], env=environment, check=True)

@@ -37,7 +37,7 @@ EVIDENCE: dict[str, Any] = {
     "metric": {"name": "average_precision", "value": 0.72, "holdout_rows": 5_000, "low": 0.69, "high": 0.75},
     "production": None,
     "cost": {"model": 120.0, "trivial": 900.0, "currency": "EUR"},
-    "data": {"validated": True, "sha256": "aa", "rows": 20_000},
+    "data": {"validated": True, "sha256": "aa", "rows": 20_000, "holdout": {"sha256": "aa"}},
     "metrics": {"recall": 0.8},
 }
 

@@ -53,7 +53,7 @@ async def add_versions(sessions: Sessions, model: str, *numbers: str, home: Path
         }
         evidence = {
             "metric": {"name": "roc_auc", "value": 0.9, "holdout_rows": 10},
-            "data": {"validated": True, "sha256": "same"},
+            "data": {"validated": True, "sha256": "same", "holdout": {"sha256": "same"}},
             "cost": {"model": 1.0, "trivial": 2.0, "currency": "EUR"},
         }
         row = ModelVersionRow(

@@ -45,7 +45,7 @@ def ours(name: str, *, alias_policy: str = "revert", auc: float = 0.9) -> dict[s
     evidence = {
         "metric": {"name": "roc_auc", "value": auc, "holdout_rows": 10},
         "cost": {"model": 1.0, "trivial": 2.0, "currency": "EUR"},
-        "data": {"validated": True, "sha256": "same"},
+        "data": {"validated": True, "sha256": "same", "holdout": {"sha256": "same"}},
     }
     return {
         "MLmodel": b"flavors: {python_function: {}}",

@@ -58,6 +58,13 @@ def test_a_refusal_shows_title_detail_and_every_reason_on_stderr(server: Answeri
     assert [line.strip() for line in said[1:]] == [*(f"- {reason}" for reason in reasons), "trace t"]
 
 
+def test_generate_hands_its_options_to_the_generator(mlcp: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr("control_plane.sdk.subprocesses.run", lambda *argv: asked.append(argv) or 0)
+    mlcp("generate", "loans", "--check", "--signature", "signature.json")
+    assert asked == [("serving", "model_servers.generator", "loans", "--check", "--signature", "signature.json")]
+
+
 def test_a_missing_option_is_a_usage_error(mlcp: Run) -> None:
     assert "--reason" in mlcp("rollback", "churn", exits=2).stderr
     assert "No such command" in mlcp("nosuch", exits=2).stderr

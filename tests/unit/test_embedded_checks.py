@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from control_plane import host
 from control_plane.embedded import checks, config
 from control_plane.embedded.config import Config
 
@@ -60,10 +61,10 @@ def test_a_containers_limit_counts_not_the_hosts_memory(tmp_path: Path, monkeypa
     (tmp_path / "memory.max").write_text(f"{300 << 20}\n")
     (tmp_path / "memory.current").write_text(f"{200 << 20}\n")
     (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {50 << 20}\n")
-    monkeypatch.setattr(checks, "_CGROUP", tmp_path)
-    assert checks.available_memory_mb() == 150
+    monkeypatch.setattr(host, "_CGROUP", tmp_path)
+    assert host.available_memory_mb() == 150
     (tmp_path / "memory.max").write_text("max\n")
-    assert checks.available_memory_mb() == pytest.approx(psutil.virtual_memory().available >> 20, rel=0.2)
+    assert host.available_memory_mb() == pytest.approx(psutil.virtual_memory().available >> 20, rel=0.2)
 
 
 def test_a_home_that_cannot_be_made_names_its_setting(settings: Config, tmp_path: Path) -> None:

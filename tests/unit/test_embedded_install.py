@@ -1,6 +1,8 @@
 """What a bare machine installs: pinned, hashed, from no particular place."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from control_plane.embedded import install
+from model_servers import indexes
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,13 +52,19 @@ def test_pips_settings_reach_uv(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS", "SSL_CERT_FILE", "PIP_FIND_LINKS", "PIP_CERT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_INDEX_URL", "https://index.example/simple")
-    monkeypatch.setattr(install, "_pip_settings", lambda: {"extra-index-url": "https://a https://b", "cert": "/c.pem"})
+    monkeypatch.setattr(indexes, "pip_settings", lambda: {"extra-index-url": "https://a https://b", "cert": "/c.pem"})
     environment = install._environment()
     assert environment["UV_DEFAULT_INDEX"] == "https://index.example/simple"
     assert environment["UV_INDEX"] == "https://a https://b"
     assert environment["SSL_CERT_FILE"] == "/c.pem"
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://ours")
     assert install._environment()["UV_DEFAULT_INDEX"] == "https://ours"
+
+
+def test_the_installer_needs_nothing_but_the_standard_library() -> None:
+    program = f"import runpy; runpy.run_path({install.__file__!r})['_environment']()"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], cwd="/", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,22 @@ from control_plane.embedded.postgres import Postgres
 from control_plane.embedded.stack import Environments
 from control_plane.embedded.wanted import Wanted
 
-USERS_OWN = {"PATH": os.environ["PATH"], "MLCP_POSTGRES_DSN": "theirs", "MLCP_API_KEY": "k", "MLCP_LOG_LEVEL": "DEBUG"}
+SECRETS = {
+    "MLCP_POSTGRES_DSN": "theirs",
+    "MLCP_API_KEY": "k",
+    "MLCP_MLFLOW_WEBHOOK_SECRET": "w",
+    "AWS_SECRET_ACCESS_KEY": "a",
+    "MINIO_SECRET_KEY": "m",
+    "SLACK_WEBHOOK_URL": "https://hooks.example/s",
+    "WHATEVER_COMES_NEXT": "n",
+}
+HARMLESS = {
+    "MLCP_LOG_LEVEL": "DEBUG",
+    "LC_ALL": "C.UTF-8",
+    "HOME": "/home/u",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c",
+}
+USERS_OWN = {"PATH": os.environ["PATH"], **SECRETS, **HARMLESS}
 
 
 @pytest.fixture
@@ -41,11 +56,14 @@ def test_the_data_plane_has_no_database_and_model_servers_have_no_secret(
     wish = Wanted("id", "churn-1-abcd", ("python",), (("EXTRA", "1"),), 15.0, None, "/s")
     told = stack.model_server(wish, env).env
     assert told["EXTRA"] == "1"
-    assert not {"MLCP_POSTGRES_DSN", "MLCP_REDIS_URL", "MLCP_ROUTER_TOKEN", "MLCP_API_KEY"} & told.keys()
+    assert not {"MLCP_REDIS_URL", "MLCP_ROUTER_TOKEN", *SECRETS} & told.keys()
+    assert told.items() >= HARMLESS.items()
+    assert told["PATH"].endswith(os.environ["PATH"])
 
 
 def test_settings_of_the_user_reach_the_processes_but_not_a_foreign_database(specs: dict[str, Spec]) -> None:
     assert specs["api"].env["MLCP_LOG_LEVEL"] == "DEBUG"
+    assert specs["reconciler"].env["MLCP_MLFLOW_WEBHOOK_SECRET"] == "w"
     assert specs["api"].env["MLCP_POSTGRES_DSN"].startswith("postgresql+asyncpg://postgres@/mlcp?host=")
     assert "MLCP_API_KEY" not in specs["api"].env
 

@@ -76,3 +76,9 @@ def test_everything_wrong_is_said_at_once() -> None:
 
 def test_a_trailing_newline_does_not_make_a_valid_name() -> None:
     assert problems(PARSE.validate_python(SMALL | {"name": "risk\n"}))
+
+
+@pytest.mark.parametrize("problem", ["multiclass", "regression"])
+def test_costs_of_a_problem_that_has_no_yes_are_refused(problem: str) -> None:
+    found = problems(PARSE.validate_python(SMALL | {"problem": problem, "costs": {"false_positive": 5}}))
+    assert found == [f"costs: only a binary problem has costs; this one is {problem}"]

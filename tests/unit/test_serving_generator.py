@@ -3,6 +3,9 @@
 import ast
 import json
 import shutil
+import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +82,24 @@ def test_every_generated_file_says_so() -> None:
             assert "do not edit" in (MODELS / model / name).read_text()
 
 
+@pytest.mark.parametrize("model", OURS)
+def test_what_an_image_copies_is_enough_to_start_its_server(tmp_path: Path, model: str) -> None:
+    lines = (MODELS / model / "Dockerfile").read_text().splitlines()
+    for source, to in (line.split()[1:] for line in lines if line.startswith("COPY ")):
+        target = tmp_path / to / Path(source).name if to.endswith("/") or to == "." else tmp_path / to
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path = MODELS.parent / source
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, target)
+    modules = ("model_servers.runtime.app", "model_servers.runtime.__main__", f"model_servers.{model}.server")
+    # -S: without site's .pth files, by which this checkout could be imported from anywhere
+    places = [str(tmp_path), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    program = f"import sys; sys.path += {places!r}; import {', '.join(modules)}; print(model_servers.__file__)"
+    argv = [sys.executable, "-I", "-S", "-c", program]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "model_servers" / "__init__.py")
+
+
 def test_names_that_are_no_identifiers_are_kept_on_the_wire(odd: Path) -> None:
     files = generator.generate(odd)
     namespace: dict[str, Any] = {"__name__": "odd"}
@@ -100,6 +121,20 @@ def test_check_tells_what_is_not_current_and_writes_nothing(odd: Path, capsys: p
     assert generator.main([*models, "--check"]) == 1
     assert capsys.readouterr().out == f"not current: {odd / 'schema.py'}\n"
     assert (odd / "schema.py").read_text() == "# by hand"
+
+
+def test_a_model_is_found_where_training_finds_it(
+    odd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (odd / "model.yaml").write_text(yaml.safe_dump({**ODD, "aliases": ["strange"]}))
+    broken = odd.parent / "a_broken_one"
+    broken.mkdir()
+    (broken / "model.yaml").write_text("{")
+    monkeypatch.setenv("MLCP_MODELS", str(odd.parent))
+    assert generator.main(["strange"]) == 0
+    assert (odd / "server.py").exists()
+    assert generator.main(["nosuch"]) == 2
+    assert f"'nosuch' in {odd.parent}" in capsys.readouterr().err
 
 
 def test_out_names_another_folder(odd: Path, tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """Threshold, calibration, selection, versions: the pure decisions of a training."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.domain.model_config import Costs, Feature, FeatureType, ModelConfig, Problem
+from control_plane.domain.model_config import Costs, Decision, Feature, FeatureType, Label, ModelConfig, Problem, Target
 from training.common import calibration, evaluation, selection, semver, threshold
 from training.common.selection import Score
 from training.common.threshold import RowCosts
@@ -131,3 +134,26 @@ def test_versions_say_what_changed() -> None:
     described = semver.shape(config(a=Feature(FeatureType.NUMBER, description="words")), "code")
     assert semver.following("1.4.2", first, described) == "1.4.3"
     assert semver.following("1.4.2", None, first) == "2.0.0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "following"),
+    [
+        ({}, "1.4.3"),
+        ({"label": Label(delay_s=86_400)}, "1.5.0"),  # features read labels of that age
+        ({"label": Label(absence_means="negative")}, "1.5.0"),
+        ({"target": Target("closed", positive=1)}, "2.0.0"),
+        ({"target": Target("lost", positive=0)}, "2.0.0"),
+        ({"target": Target("lost", positive=1, top=5)}, "2.0.0"),
+        ({"target": Target("lost", positive=1, other="REST")}, "2.0.0"),
+        ({"decision": Decision(positive="block")}, "2.0.0"),
+        ({"decision": Decision(negative="let go")}, "2.0.0"),
+        ({"decision": Decision(threshold=0.4)}, "1.4.3"),
+    ],
+)
+def test_another_meaning_of_the_answer_is_a_major_and_another_label_delay_a_minor(
+    changes: dict[str, Any], following: str
+) -> None:
+    declared = replace(config(), target=Target("lost", positive=1))
+    before, now = (semver.shape(one, "code") for one in (declared, replace(declared, **changes)))
+    assert semver.following("1.4.2", before, now) == following

@@ -14,7 +14,7 @@ from training.common.progress import silent
 def test_the_first_version_passes_its_own_gates(tmp_path: Path, model: str) -> None:
     source = models.find(model, models.folders({}))
     raw = source.simulate()(source.config.training.rows, np.random.default_rng(1))
-    prepared = pipeline.prepare(source, raw, now=datetime.now(UTC), seed=1)
+    prepared = pipeline.prepare(source, raw, now=datetime.now(UTC))
     found = pipeline.train(source, prepared, tmp_path, semver="1.0.0", seed=1, cpus=2, say=silent)
     assert source.config.metric is not None
     assert source.config.metric.minimum is not None

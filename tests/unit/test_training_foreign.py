@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from prometheus_client import CollectorRegistry, multiprocess
 from control_plane.errors import InvalidConfig, InvalidData, NotFound
 from model_servers import native
 from training import cli
-from training.common import data, evidence, models, pipeline, profile
+from training.common import card, data, evidence, models, pipeline, profile, validation
 from training.common.progress import silent
 from training.common.validation import Finding
 
@@ -49,6 +50,7 @@ training: {candidates: [logistic, xgboost]}
 TICKETS = """
 name: tickets
 problem: multiclass
+id: ticket
 features:
   subject: {type: text}
   weight: {type: number, nullable: true}
@@ -92,6 +94,7 @@ def tickets(count: int = 900) -> pd.DataFrame:
     wrong = rng.random(count) < 0.05
     return pd.DataFrame(
         {
+            "ticket": np.arange(count),
             "subject": subject,
             "weight": weight,
             "channel": rng.choice(["mail", "app"], count),
@@ -116,14 +119,18 @@ def test_a_model_yaml_and_a_csv_make_a_served_model(
 ) -> None:
     source, file = declared(tmp_path, text, frame)
     raw = data.read(file, source.config)
-    prepared = pipeline.prepare(source, raw, now=datetime.now(UTC), seed=1)
+    prepared = pipeline.prepare(source, raw, now=datetime.now(UTC))
     trained = pipeline.train(source, prepared, tmp_path / "work", semver="1.0.0", seed=1, cpus=1, say=silent)
     assert trained.interval.value > at_least
     assert trained.interval.low < trained.interval.value < trained.interval.high
 
     known_as = data.fingerprint(raw, source.config, sha256="ab" * 32, source="rows.csv")
     moved_by = evidence.importances(trained, prepared)
-    found = evidence.document(source.config, trained, known_as, None, seed=1, importances=moved_by)
+    found = evidence.document(source.config, trained, prepared, known_as, None, seed=1, importances=moved_by)
+    assert found["data"]["leakage"] == "checked"
+    assert "Leakage" not in card.markdown(source.config, trained, prepared, known_as, found, moved_by)
+    unsure = replace(prepared, leakage=validation.LEAKAGE_TOO_FEW)
+    assert "Leakage: not checked" in card.markdown(source.config, trained, unsure, known_as, found, moved_by)
     assert (found["importances"]["space"], set(moved_by)) == ("margin", set(source.config.features))
     assert found["importances"]["features"] == pytest.approx(moved_by, rel=1e-5)
     evidence.complete(source, trained, prepared, found, trained.folder)
@@ -141,7 +148,7 @@ def test_a_model_yaml_and_a_csv_make_a_served_model(
 
 def test_a_trained_version_is_worth_its_cost_and_never_worse_than_no_model(tmp_path: Path) -> None:
     source, file = declared(tmp_path, LOANS, loans())
-    prepared = pipeline.prepare(source, data.read(file, source.config), now=datetime.now(UTC), seed=1)
+    prepared = pipeline.prepare(source, data.read(file, source.config), now=datetime.now(UTC))
     trained = pipeline.train(source, prepared, tmp_path / "work", semver="1.0.0", seed=1, cpus=1, say=silent)
     assert trained.cost is not None
     assert trained.trivial_cost is not None
@@ -157,7 +164,10 @@ def test_models_are_found_by_name_and_alias_and_else_named_as_missing(tmp_path: 
     assert models.find("credit", [tmp_path]).config == source.config
     with pytest.raises(NotFound, match="nothing"):
         models.find("nothing", [tmp_path])
-    assert models.folders({"MLCP_MODELS": f"{tmp_path}:/elsewhere"}) == [tmp_path, Path("/elsewhere")]
+    ours = models.ROOT / "model_servers"
+    assert models.folders({"MLCP_MODELS": f"{tmp_path}:/elsewhere"}) == [tmp_path, Path("/elsewhere"), ours]
+    assert models.folders({"MLCP_MODELS": f"{ours}:{tmp_path}"}) == [ours, tmp_path]
+    assert models.find("customer-churn", models.folders({"MLCP_MODELS": str(tmp_path)})).config.name == "churn"
 
 
 def test_a_model_yaml_that_cannot_be_trained_says_everything_at_once(tmp_path: Path) -> None:
@@ -195,6 +205,7 @@ def test_bad_data_is_refused_with_a_report_a_metric_and_an_exit_code(tmp_path: P
     wanted = Finding("employed", "type", "has values that are no boolean", 1, ("row 3: 'sometimes'",))
     assert report["findings"] == [json.loads(json.dumps(wanted.to_json()))]
     assert report["rows"] == 400
+    assert report["leakage"] == "checked"
 
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry, path=str(home / "run" / "metrics"))

@@ -51,7 +51,7 @@ def rows(count: int = 400, seed: int = 0) -> pd.DataFrame:
 
 
 def check(frame: pd.DataFrame, **changes: Any) -> dict[tuple[str, str], Finding]:
-    found = validation.check(frame, config(**changes), now=NOW)
+    found = validation.check(frame, config(**changes), now=NOW).findings
     assert len({(f.column, f.check) for f in found}) == len(found)
     return {(f.column, f.check): f for f in found}
 
@@ -85,6 +85,39 @@ def test_everything_wrong_is_named_at_once_with_rows_and_examples() -> None:
     assert found["kind", "category"].rows == 2
     assert found["id", "duplicate"].examples == ("row 20",)
     assert found["note", "type"].examples == ("row 14",)  # personal data stays out of reports
+
+
+def test_without_a_key_a_row_that_comes_again_as_a_whole_is_refused() -> None:
+    frame = rows()
+    twice = pd.concat([frame, frame.iloc[[7, 9]]], ignore_index=True)
+    assert check(twice, id=None)["", "duplicate"].examples == ("row 400", "row 401")
+    twice.loc[[400, 401], "at"] += pd.Timedelta(1, "s")  # the same customer again, a second later
+    assert check(twice, id=None) == {}
+
+
+@pytest.mark.parametrize("key", ["id", "customer"])
+def test_a_row_says_which_it_is_and_whose(key: str) -> None:
+    frame = rows().astype({key: object})
+    frame.loc[[4, 9], key] = None
+    found = check(frame, unit="customer", time=None)
+    assert found[key, "null"].examples == ("row 4", "row 9")
+
+
+def test_the_cost_of_a_missed_positive_is_a_number_that_is_neither_null_nor_negative() -> None:
+    frame = rows().assign(loss="12.5")
+    own = {"costs": {"false_negative_column": "loss"}}
+    assert check(frame, **own) == {}
+    frame.loc[[1, 2, 3], "loss"] = ["a lot", None, "-3"]
+    found = check(frame, **own)
+    assert {key: one.rows for key, one in found.items()} == {("loss", c): 1 for c in ("type", "null", "range")}
+    assert found["loss", "type"].examples == ("row 1: 'a lot'",)
+
+
+def test_a_feature_that_is_also_a_cost_is_not_complained_of_twice() -> None:
+    frame = rows()
+    frame.loc[[1, 2], "amount"] = [np.nan, -3.0]
+    found = check(frame, costs={"false_negative_column": "amount"})  # check() refuses a finding said twice
+    assert set(found) == {("amount", "null"), ("amount", "range")}
 
 
 @pytest.mark.parametrize("wrong", [np.inf, -np.inf])
@@ -137,6 +170,36 @@ def test_a_strong_but_honest_feature_is_no_leak_and_neither_is_an_identifier() -
     assert check(frame) == {}
 
 
+def test_a_number_that_determines_a_rare_class_is_a_leak_in_either_direction() -> None:
+    frame = rows(10_000)
+    bad = (np.random.default_rng(3).random(10_000) < 0.009).astype(int)
+    for sign in (1, -1):
+        leak = 500 + sign * (bad * 200 + np.random.default_rng(4).normal(0, 9, 10_000))
+        assert set(check(frame.assign(bad=bad, amount=leak), time=None)) == {("amount", "leakage")}
+
+
+def test_a_code_of_many_values_that_determines_one_of_many_classes_is_a_leak() -> None:
+    frame = rows(6_000)
+    code = np.random.default_rng(5).integers(0, 200, 6_000)
+    named = np.array([f"class {i}" for i in np.random.default_rng(6).integers(0, 21, 200)])[code]
+    many = {"problem": "multiclass", "target": {"column": "bad"}, "metric": {"name": "accuracy"}}
+    assert set(check(frame.assign(count=code, bad=named), time=None, **many)) == {("count", "leakage")}
+
+
+def test_too_few_of_the_rarer_answer_to_look_for_leakage_is_said() -> None:
+    frame = rows(300).assign(bad=(np.arange(300) < 15).astype(int))
+    assert validation.check(frame, config(), now=NOW) == validation.Checked((), validation.LEAKAGE_TOO_FEW)
+    assert validation.check(rows(), config(), now=NOW).leakage == "checked"
+
+
+def test_a_leak_is_named_beside_what_is_wrong_with_other_columns() -> None:
+    frame = rows()
+    frame["count"] = 7 - 2 * frame["bad"]
+    frame.loc[3, "amount"] = -1.0
+    frame.loc[30, "at"] = pd.Timestamp("2030-01-01")
+    assert set(check(frame)) == {("amount", "range"), ("at", "range"), ("count", "leakage")}
+
+
 def test_the_target_in_another_unit_is_a_leak_of_a_regression() -> None:
     frame = rows()
     frame["price"] = frame["amount"] * 1.19 + 2
@@ -154,7 +217,20 @@ def test_words_for_yes_and_no_are_understood_and_categories_may_be_numbers() -> 
 def test_raw_columns_are_checked_before_features_are_made_of_them() -> None:
     declared = {"at": {"type": "time"}, "amount": {"type": "number"}, "who": {"type": "integer", "nullable": True}}
     frame = pd.DataFrame({"at": ["2026-01-01", "soon"], "amount": ["3.5", None], "who": [1, None]})
-    _, found = validation.raw(frame, declared)
+    _, found = validation.raw(frame, declared, config())
     assert {(f.column, f.check) for f in found} == {("at", "type"), ("amount", "null")}
-    _, found = validation.raw(frame[["at"]], declared)
+    _, found = validation.raw(frame[["at"]], declared, config())
     assert {(f.column, f.check) for f in found} == {("amount", "schema"), ("who", "schema")}
+
+
+def test_no_report_shows_personal_data_nor_whose_a_row_is() -> None:
+    names = ("note", "id", "customer", "email", "amount")  # personal, id, unit, personal in features.py alone, nothing
+    declared: dict[str, dict[str, Any]] = {name: {"type": "number"} for name in names}
+    declared["email"]["pii"] = True
+    _, found = validation.raw(pd.DataFrame({name: ["secret"] for name in names}), declared, config())
+    assert {f.column: f.examples for f in found} == dict.fromkeys(names, ("row 0",)) | {"amount": ("row 0: 'secret'",)}
+
+    features = DECLARED["features"] | {"customer": {"type": "integer", "range": [0, 9]}}
+    frame = rows().assign(customer=4)
+    frame.loc[3, "customer"] = 4711
+    assert check(frame, features=features)["customer", "range"].examples == ("row 3",)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from control_plane.domain.model_config import ModelConfig
+from training.common import validation
 from training.common.data import Fingerprint
 from training.common.pipeline import Prepared, Trained
 
@@ -46,7 +47,7 @@ def markdown(
         f"- Source: {source.source}; {source.rows:,} rows; SHA-256 {source.sha256}",
         f"- Time range: {source.start} to {source.end}"
         if source.start
-        else "- No time column: rows are divided at random",
+        else "- No time column: a hash of unit or row decides who judges",
         f"- Fitted on {len(parts.fit):,} rows, chosen and calibrated on {len(parts.validation):,}, fitted again on "
         f"{len(parts.train):,}, judged once on {len(parts.holdout):,}",
         f"- Labels are trusted {config.label.delay_s / 86_400:g} days after the event"
@@ -88,7 +89,7 @@ def markdown(
         "",
         "## Limits",
         "",
-        *(f"- {limit}" for limit in _limits(config, trained)),
+        *(f"- {limit}" for limit in _limits(config, trained, prepared)),
         "",
     ]
     return "\n".join(lines)
@@ -102,8 +103,10 @@ def _largest(importances: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(importances.items(), key=lambda item: -item[1])[:10]
 
 
-def _limits(config: ModelConfig, trained: Trained) -> list[str]:
+def _limits(config: ModelConfig, trained: Trained, prepared: Prepared) -> list[str]:
     found = ["Judged on one hold-out; the interval covers sampling, not a world that changes."]
+    if prepared.leakage != validation.LEAKAGE_CHECKED:
+        found.append(f"Leakage: {prepared.leakage}.")
     if config.time is None:
         found.append("Rows have no time, so nothing is said about how fast the model ages.")
     if config.label.depends_on_decision:

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from control_plane.domain.model_config import Feature, FeatureType, ModelConfig
 from model_servers import native
 from training.common import profile
 from training.common.data import Fingerprint
+from training.common.identity import Holdout
 from training.common.models import Source
 from training.common.pipeline import Prepared, Trained
 
@@ -31,6 +32,7 @@ class Production:
 def document(
     config: ModelConfig,
     trained: Trained,
+    prepared: Prepared,
     source: Fingerprint,
     production: Production | None,
     *,
@@ -63,7 +65,9 @@ def document(
         "threshold": trained.manifest.threshold,
         "data": {
             "validated": True,
+            "leakage": prepared.leakage,
             "sha256": source.sha256,
+            "holdout": asdict(prepared.holdout),
             "rows": source.rows,
             "from": source.start,
             "to": source.end,
@@ -82,6 +86,19 @@ def document(
     }
     cleaned: dict[str, Any] = _finite(found)
     return cleaned
+
+
+def spared(folder: Path, holdout: Holdout) -> bool:
+    """Whether the version in `folder`, divided without a time, kept the rows of `holdout` out of its own learning.
+
+    Its hold-out was placed by the same columns and is at least as large. A version that does not say so did not.
+    """
+    try:
+        found = json.loads((folder / "evidence.json").read_text(encoding="utf-8"))
+        theirs = found["data"]["holdout"]
+        return tuple(theirs["by"]) == holdout.by and theirs["share"] >= holdout.share
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def summary(found: dict[str, Any]) -> str:

@@ -40,10 +40,10 @@ def read(frame: pd.DataFrame, config: ModelConfig, times: NDArray[np.int64] | No
                     times <= times.max() - config.label.delay_s * _SECOND if times is not None and len(times) else True
                 )
                 known |= old
-            words = [_word(value) for value in column.dropna().unique() if not _same(value, target.positive)]
+            words = [word(value) for value in column.dropna().unique() if not _same(value, target.positive)]
             return Labels(values, known, sorted(words)[0] if words else "")
         case Problem.MULTICLASS:
-            words_of = column.map(_word, na_action="ignore").astype(object).to_numpy(dtype=object, copy=True)
+            words_of = column.map(word, na_action="ignore").astype(object).to_numpy(dtype=object, copy=True)
             words_of[~known] = None
             return Labels(words_of, known)
         case Problem.REGRESSION | Problem.OPAQUE:
@@ -72,10 +72,10 @@ def encode(words: NDArray[Any], known: tuple[str, ...], other: str) -> NDArray[n
 
 
 def _same(value: object, positive: object) -> bool:
-    return bool(value == positive) or _word(value) == _word(positive)
+    return bool(value == positive) or word(value) == word(positive)
 
 
-def _word(value: object) -> str:
+def word(value: object) -> str:
     """How a label is written: True and "true" are one, 1 and 1.0 are one."""
     if isinstance(value, bool | np.bool_):
         return str(value).lower()

@@ -1,7 +1,6 @@
 """Where a model's declaration and its optional code are: model.yaml, features.py, simulate.py."""
 
 import importlib.util
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from control_plane.domain.model_config import ModelConfig, problems
 from control_plane.errors import InvalidConfig, NotFound
+from model_servers import places
+from model_servers.places import folders as folders
 
 ROOT = Path(__file__).resolve().parents[2]
 _CONFIG = TypeAdapter(ModelConfig)
@@ -46,15 +47,9 @@ class Source:
 
     def simulate(self) -> Simulate:
         if self.simulate_file is None:
-            raise InvalidConfig(f"{self.config.name} has no simulate.py: give the rows with --data.")
+            raise InvalidConfig(f"{self.config.name} has no simulate.py: train it with --data FILE, or write one.")
         function: Simulate = _function(_load(self.simulate_file), "simulate")
         return function
-
-
-def folders(environ: Mapping[str, str]) -> list[Path]:
-    """Where models are looked for: MLCP_MODELS, separated like PATH; by default the checkout's own."""
-    given = [Path(part) for part in environ.get("MLCP_MODELS", "").split(os.pathsep) if part]
-    return given or [ROOT / "model_servers"]
 
 
 def find(model: str, among: list[Path]) -> Source:
@@ -62,14 +57,10 @@ def find(model: str, among: list[Path]) -> Source:
 
     Raises NotFound, or InvalidConfig with every reason.
     """
-    for folder in among:
-        if (path := folder / model / "model.yaml").is_file():
-            return read(path)
-    for folder in among:
-        for path in sorted(folder.glob("*/model.yaml")):
-            if model in (source := read(path)).config.aliases:
-                return source
-    raise NotFound(f"No model.yaml of {model!r} in {', '.join(str(folder) for folder in among)}.", model=model)
+    path = places.find(model, among)
+    if path is None:
+        raise NotFound(f"No model.yaml of {model!r} in {', '.join(str(folder) for folder in among)}.", model=model)
+    return read(path)
 
 
 def read(path: Path) -> Source:

@@ -1,6 +1,7 @@
 """One training, from rows to a version that is ready to be registered. No MLflow here."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from control_plane.domain.model_config import ModelConfig, Problem
+from control_plane.domain.model_config import FeatureType, ModelConfig, Problem
 from control_plane.errors import InvalidData
 from model_servers import native
 from model_servers.native.manifest import Calibration, Manifest
@@ -21,6 +22,7 @@ from training.common import (
     data,
     encoding,
     evaluation,
+    identity,
     labels,
     selection,
     split,
@@ -30,6 +32,7 @@ from training.common import (
 from training.common.artifact import Fitted
 from training.common.candidates import Candidate, Rows
 from training.common.evaluation import Interval
+from training.common.identity import Holdout
 from training.common.models import Source
 from training.common.progress import Say
 from training.common.split import Parts
@@ -51,6 +54,8 @@ class Prepared:
     amounts: Floats | None  # each row's own cost of a missed positive
     units: NDArray[Any] | None
     times: NDArray[np.int64] | None
+    leakage: str  # looked for, or why not
+    holdout: Holdout
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +85,24 @@ class Trained:
     seconds: float
 
 
-def prepare(source: Source, raw: pd.DataFrame, *, now: datetime, seed: int) -> Prepared:
+def prepare(source: Source, raw: pd.DataFrame, *, now: datetime) -> Prepared:
     """Validate, make features, divide. Raises InvalidData with `findings` naming everything wrong with the rows."""
     config = source.config
     function, declared = source.features()
-    raw, found = validation.raw(raw, declared)
-    _refuse(found, raw)
+    raw, found = validation.raw(raw, declared, config)
+    _refuse(found, raw, validation.LEAKAGE_LATER)
     frame = raw if function is None else function(raw, label_delay_s=config.label.delay_s)
     if len(frame) != len(raw):
         raise InvalidData(f"features.py made {len(frame)} rows of {len(raw)}.")
     frame = frame.reset_index(drop=True)
-    _refuse(validation.check(frame, config, now=now), frame)
+    checked = validation.check(frame, config, now=now)
+    _refuse(checked.findings, frame, checked.leakage)
 
     times = data.times(frame, config)
     read = labels.read(frame, config, times)
     units = frame[config.unit].to_numpy() if config.unit else None
+    arrays = data.columns(frame, config.features)
+    identities = identity.of_rows(frame, arrays, config)
     plan = config.training
     if times is not None:
         parts = split.by_time(
@@ -107,8 +115,8 @@ def prepare(source: Source, raw: pd.DataFrame, *, now: datetime, seed: int) -> P
             warm_up_days=plan.warm_up_days,
         )
     else:
-        parts = split.at_random(read.known, units, test_share=plan.test_share, rng=np.random.default_rng(seed))
-    arrays = data.columns(frame, config.features)
+        placed = identity.words(frame[config.unit]) if config.unit else identities
+        parts = split.by_identity(read.known, placed, test_share=plan.test_share)
     target, classes = _target(config, read, parts)
     weight = _weights(config, times, parts)
     column = config.costs.false_negative_column if config.costs else None
@@ -120,8 +128,9 @@ def prepare(source: Source, raw: pd.DataFrame, *, now: datetime, seed: int) -> P
         config.problem,
         len(classes) if config.problem is Problem.MULTICLASS else 1,
     )
-    amounts = frame[column].to_numpy(dtype=np.float64) if column else None
-    return Prepared(frame, rows, parts, read.values, classes, amounts, units, times)
+    judging = identity.holdout(identities, read.values, parts.holdout, config)
+    amounts = data.convert(frame[column], FeatureType.NUMBER)[0] if column else None
+    return Prepared(frame, rows, parts, read.values, classes, amounts, units, times, checked.leakage, judging)
 
 
 def train(source: Source, prepared: Prepared, work: Path, *, semver: str, seed: int, cpus: int, say: Say) -> Trained:
@@ -295,11 +304,14 @@ def _at(values: Floats | None, rows: NDArray[np.int64]) -> Floats | None:
     return None if values is None else values[rows]
 
 
-def _refuse(found: list[validation.Finding], frame: pd.DataFrame) -> None:
+def _refuse(found: Sequence[validation.Finding], frame: pd.DataFrame, leakage: str) -> None:
     if found:
         what = "; ".join(
             f"{f.column or 'the data'}: {f.message}" + (f" ({f.rows} rows)" if f.rows else "") for f in found
         )
         raise InvalidData(
-            f"Training data refused: {what}.", rows=len(frame), findings=[finding.to_json() for finding in found]
+            f"Training data refused: {what}.",
+            rows=len(frame),
+            findings=[finding.to_json() for finding in found],
+            leakage=leakage,
         )

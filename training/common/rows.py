@@ -57,7 +57,7 @@ def bodies(source: Source, rows: int, *, seed: int, scenario: str) -> Iterator[d
 
 def _made(source: Source, raw: pd.DataFrame) -> pd.DataFrame:
     function, declared = source.features()
-    raw, found = validation.raw(raw, declared)
+    raw, found = validation.raw(raw, declared, source.config)
     if found:
         listed = "; ".join(f"{finding.column}: {finding.message}" for finding in found)
         raise InvalidData(f"Rows refused: {listed}.", findings=[finding.to_json() for finding in found])

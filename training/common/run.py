@@ -43,9 +43,10 @@ def train(
     config = source.config
     assert config.metric is not None
     say("validating", f"validating {len(raw)} rows", 0.02)
-    prepared = pipeline.prepare(source, raw, now=now, seed=seed)
+    prepared = pipeline.prepare(source, raw, now=now)
     known_as = data.fingerprint(prepared.frame, config, sha256=known_as.sha256, source=known_as.source)
-    say("validated", f"{len(raw)} rows passed; {len(prepared.parts.holdout)} judge", 0.1)
+    judging = len(prepared.parts.holdout)
+    say("validated", f"{len(raw)} rows passed; {judging} judge; leakage: {prepared.leakage}", 0.1)
     registry = Registry(url)
     code = source.features_file.read_text(encoding="utf-8") if source.features_file else ""
     shape = semver.shape(config, code)
@@ -55,7 +56,7 @@ def train(
         trained = pipeline.train(source, prepared, work, semver=version, seed=seed, cpus=cpus, say=say)
         production = _production(config, prepared, registry, work / "production")
         moved_by = evidence.importances(trained, prepared)
-        found = evidence.document(config, trained, known_as, production, seed=seed, importances=moved_by)
+        found = evidence.document(config, trained, prepared, known_as, production, seed=seed, importances=moved_by)
         evidence.complete(source, trained, prepared, found, trained.folder)
         say("drawing", "drawing the pictures", 0.78)
         pictures = plots.draw(
@@ -100,12 +101,14 @@ def train(
 
 
 def _production(config: ModelConfig, prepared: Prepared, registry: Registry, into: Path) -> Production | None:
-    """None without a Production version of ours, or one that cannot be judged on these rows."""
+    """None without a Production version of ours, or one that cannot be judged on these rows, or learnt from them."""
     into.mkdir()
     found = registry.production(config.name, into)
     if found is None:
         return None
     version, folder = found
+    if config.time is None and not evidence.spared(folder, prepared.holdout):
+        return None
     try:
         return Production(version, pipeline.judge_other(prepared, config, folder))
     except BadArtifact:

@@ -1,17 +1,18 @@
-"""Semantic version of a model: major = signature, minor = features or their code, patch = a retrain. Pure."""
+"""Semantic version of a model: major = signature or meaning of the answer, minor = features, their code or their delay,
+patch = a retrain. Pure."""
 
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from control_plane.domain.model_config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Hashes that tell what changed. `signature`: names, types and nulls in, kind of answer out. `features`: ranges,
-    categories and the code that makes features."""
+    """Hashes that tell what changed. `signature`: names, types and nulls in, kind and meaning of the answer out.
+    `features`: ranges, categories, the code that makes features and the age of the labels it may read."""
 
     signature: str
     features: str
@@ -20,10 +21,13 @@ class Shape:
 def shape(config: ModelConfig, feature_code: str) -> Shape:
     signature = {
         "problem": config.problem,
+        "target": asdict(config.target) if config.target else None,  # what yes is, and which classes there are
+        "decision": [config.decision.positive, config.decision.negative],
         "features": {name: [feature.type, feature.nullable] for name, feature in config.features.items()},
     }
     made = {
         "code": feature_code,
+        "label": [config.label.delay_s, config.label.absence_means],
         "features": {name: [feature.range, feature.categories] for name, feature in config.features.items()},
     }
     return Shape(_hash(signature), _hash(made))

@@ -1,7 +1,7 @@
 """Refuse bad training data, naming column, check, how many rows and a few of them.
 
 Types are checked first, value by value; what they let through goes through a pandera schema made of model.yaml
-(ranges, nulls, categories, duplicates); leakage is looked for in the rest.
+(ranges, nulls, categories, duplicates); leakage is looked for in the columns nothing was found in.
 """
 
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ MIN_ROWS = 100
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One reason to refuse. `examples`: "row 12: -3.0" (row numbers count from 0); values of personal data are left
-    out. `rows`: how many rows are concerned, 0 when the column as a whole is."""
+    """One reason to refuse. `examples`: "row 12: -3.0" (row numbers count from 0); values of personal data, id and
+    unit are left out. `rows`: how many rows are concerned, 0 when the column as a whole is."""
 
     column: str
     check: str
@@ -35,15 +35,32 @@ class Finding:
         return asdict(self)
 
 
-def raw(frame: pd.DataFrame, declared: Mapping[str, Mapping[str, Any]]) -> tuple[pd.DataFrame, list[Finding]]:
-    """Check and type the columns features.py reads. `declared`: {column: {type, nullable?}}; a type may be time."""
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """`findings`: every reason to refuse, empty when the rows may be learnt from. `leakage`: looked for, or why not."""
+
+    findings: tuple[Finding, ...]
+    leakage: str
+
+
+LEAKAGE_CHECKED = "checked"
+LEAKAGE_TOO_FEW = "not checked: too few rows of the rarer answers"
+LEAKAGE_LATER = "not checked: what was found has to be repaired first"
+
+
+def raw(
+    frame: pd.DataFrame, declared: Mapping[str, Mapping[str, Any]], config: ModelConfig
+) -> tuple[pd.DataFrame, list[Finding]]:
+    """Check and type the columns features.py reads. `declared`: {column: {type, nullable?, pii?}}; a type may be
+    time."""
+    hidden = _hidden(config) | {name for name, column in declared.items() if column.get("pii", False)}
     found = [_missing(name, "features.py reads it") for name in declared if name not in frame]
     if found:
         return frame, found
     frame = frame.copy()
     for name, column in declared.items():
         values, strange = _converted(frame[name], column["type"])
-        found += _typed(name, frame[name], strange, column["type"], hide=False)
+        found += _typed(name, frame[name], strange, column["type"], hide=name in hidden)
         null = pd.isna(values) & ~strange
         if null.any() and not column.get("nullable", False):
             found.append(_finding(name, "null", "has nulls, but features.py needs every value", null))
@@ -54,8 +71,8 @@ def raw(frame: pd.DataFrame, declared: Mapping[str, Mapping[str, Any]]) -> tuple
     return frame, found
 
 
-def check(frame: pd.DataFrame, config: ModelConfig, *, now: datetime) -> list[Finding]:
-    """Every reason to refuse these rows of final features, target and keys; empty when they may be learnt from.
+def check(frame: pd.DataFrame, config: ModelConfig, *, now: datetime) -> Checked:
+    """Look at rows of final features, target and keys.
 
     `now`: aware; event times after it are wrong.
     """
@@ -68,19 +85,27 @@ def check(frame: pd.DataFrame, config: ModelConfig, *, now: datetime) -> list[Fi
     if len(frame) < MIN_ROWS:
         found.append(Finding("", "rows", f"{len(frame)} rows; at least {MIN_ROWS} are needed"))
     if found:
-        return found
+        return Checked(tuple(found), LEAKAGE_LATER)
+    hidden = _hidden(config)
     arrays: dict[str, NDArray[Any]] = {}
     mistyped: dict[str, NDArray[np.bool_]] = {}
     for name, feature in config.features.items():
         arrays[name], mistyped[name] = data.convert(frame[name], feature.type)
-        found += _typed(name, frame[name], mistyped[name], feature.type, hide=feature.pii)
+        found += _typed(name, frame[name], mistyped[name], feature.type, hide=name in hidden)
     found += _schema(arrays, mistyped, config)
-    found += _repeated(frame, config)
-    found += _times(frame, config, now)
-    found += _target(frame, config)
-    if not found:
-        found += [Finding(name, "leakage", message) for name, message in leakage.find(arrays, frame, config)]
-    return found
+    found += _repeated(frame, arrays, config)
+    said = {(one.column, one.check) for one in found}
+    found += [one for one in _keys(frame, config) + _amounts(frame, config) if (one.column, one.check) not in said]
+    late = _times(frame, config, now)
+    unclear = _target(frame, config)
+    found += late + unclear
+    if unclear:
+        return Checked(tuple(found), LEAKAGE_LATER)
+    wrong = {one.column for one in found}
+    sound = {name: values for name, values in arrays.items() if name not in wrong}
+    leaks = leakage.find(sound, frame, config, None if late else data.times(frame, config))
+    found += [Finding(name, "leakage", message) for name, message in leaks or ()]
+    return Checked(tuple(found), LEAKAGE_TOO_FEW if leaks is None else LEAKAGE_CHECKED)
 
 
 def _schema(
@@ -104,10 +129,19 @@ def _schema(
     return []
 
 
-def _repeated(frame: pd.DataFrame, config: ModelConfig) -> list[Finding]:
+def _repeated(frame: pd.DataFrame, arrays: Mapping[str, NDArray[Any]], config: ModelConfig) -> list[Finding]:
+    """Rows that come again by their keys; where model.yaml declares none, whole rows as training would read them."""
     keys: set[tuple[str, ...]] = {(config.id,)} if config.id else set()
     if config.training.unique:
         keys.add(config.training.unique)
+    if not keys:
+        named = dict.fromkeys(
+            column for column in (labels.target_of(config).column, config.unit, config.time) if column
+        )
+        whole = pd.DataFrame(dict(arrays) | {name: frame[name].to_numpy() for name in named})
+        repeated = whole.duplicated(keep="first").to_numpy()
+        said = "the whole row comes again; declare `id` or `training.unique` if equal rows are different cases"
+        return [_finding("", "duplicate", said, repeated)] if repeated.any() else []
     found: list[Finding] = []
     for columns in sorted(keys):
         repeated = frame.duplicated(list(columns), keep="first").to_numpy()
@@ -115,6 +149,35 @@ def _repeated(frame: pd.DataFrame, config: ModelConfig) -> list[Finding]:
             said = "identifies a row, but the same value comes again"
             found.append(_finding(", ".join(columns), "duplicate", said, repeated))
     return found
+
+
+def _keys(frame: pd.DataFrame, config: ModelConfig) -> list[Finding]:
+    """Rows without an id cannot be told apart, rows without a unit cannot be kept on one side of the split."""
+    found: list[Finding] = []
+    for column in dict.fromkeys(key for key in (config.id, config.unit) if key):
+        null = frame[column].isna().to_numpy()
+        if null.any():
+            found.append(_finding(column, "null", "has nulls, but says whose row it is", null))
+    return found
+
+
+def _amounts(frame: pd.DataFrame, config: ModelConfig) -> list[Finding]:
+    """Each row's own cost of a missed positive is a number, never null or negative."""
+    column = config.costs.false_negative_column if config.costs else None
+    if column is None:
+        return []
+    shown = None if column in _hidden(config) else frame[column]
+    values, strange = data.convert(frame[column], FeatureType.NUMBER)
+    negative = np.less(values, 0, where=~np.isnan(values), out=np.zeros(len(values), dtype=bool))
+    return [
+        _finding(column, check, message, rows, examples)
+        for check, message, rows, examples in (
+            ("type", "is costs.false_negative_column, but has values that are no number", strange, shown),
+            ("null", "is costs.false_negative_column, but has nulls", np.isnan(values) & ~strange, None),
+            ("range", "is costs.false_negative_column, but has negative values", negative, shown),
+        )
+        if rows.any()
+    ]
 
 
 def _checks(feature: Feature, pa: Any) -> list[Any]:
@@ -130,6 +193,7 @@ def _findings(cases: pd.DataFrame, config: ModelConfig) -> list[Finding]:
     """pandera's failure cases, one line per value, folded into one finding per column and check."""
     said = {"not_nullable": "null", "in_range": "range", "isin": "category"}
     found: list[Finding] = []
+    hidden = _hidden(config)
     for (column, name), rows in cases.groupby(["column", "check"], sort=False):
         kind = said.get(str(name).split("(")[0], str(name))
         feature = config.features[str(column)]
@@ -139,7 +203,7 @@ def _findings(cases: pd.DataFrame, config: ModelConfig) -> list[Finding]:
             "category": f"has values that are none of the {len(feature.categories or ())} declared categories",
         }.get(kind, f"fails {name}")
         shown = [
-            f"row {int(index)}" if feature.pii or kind == "null" else f"row {int(index)}: {value!r}"
+            f"row {int(index)}" if str(column) in hidden or kind == "null" else f"row {int(index)}: {value!r}"
             for index, value in zip(rows["index"].head(_EXAMPLES), rows["failure_case"].head(_EXAMPLES), strict=True)
         ]
         found.append(Finding(str(column), kind, message, len(rows), tuple(shown)))
@@ -150,13 +214,14 @@ def _times(frame: pd.DataFrame, config: ModelConfig, now: datetime) -> list[Find
     if config.time is None:
         return []
     parsed = data.parse_times(frame[config.time])
+    shown = None if config.time in _hidden(config) else frame[config.time]
     wrong = parsed.isna().to_numpy()
     late = (parsed > pd.Timestamp(now).tz_convert("UTC").tz_localize(None)).to_numpy()
     found: list[Finding] = []
     if wrong.any():
-        found.append(_finding(config.time, "type", "has values that are no time", wrong, frame[config.time]))
+        found.append(_finding(config.time, "type", "has values that are no time", wrong, shown))
     if late.any():
-        found.append(_finding(config.time, "range", "lies in the future", late, frame[config.time]))
+        found.append(_finding(config.time, "range", "lies in the future", late, shown))
     return found
 
 
@@ -185,6 +250,12 @@ def _target(frame: pd.DataFrame, config: ModelConfig) -> list[Finding]:
             if column.nunique() < 2:
                 return [Finding(target.column, "target", "is constant: there is nothing to learn")]
     return []
+
+
+def _hidden(config: ModelConfig) -> set[str]:
+    """Columns whose values no report shows: personal data, and what names a row or whose it is."""
+    personal = {name for name, feature in config.features.items() if feature.pii}
+    return personal | {key for key in (config.id, config.unit) if key}
 
 
 def _converted(values: "pd.Series[Any]", kind: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:

@@ -57,6 +57,11 @@ async def add(connection: Connection, totals: Sequence[tuple[Key, int, float]]) 
     await connection.executemany(_ADD, [(*key, count, total) for key, count, total in totals])
 
 
+async def models(session: AsyncSession) -> list[str]:
+    """Names of all models the control plane knows."""
+    return list(await session.scalars(select(ModelRow.name)))
+
+
 async def configs(connection: Connection, versions: Collection[tuple[str, str]]) -> list[tuple[tuple[str, str], str]]:
     """model.yaml, as JSON, of those versions that are registered."""
     asked = sorted(versions)
