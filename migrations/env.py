@@ -6,7 +6,7 @@ from alembic import context
 from sqlalchemy import Connection, NullPool, create_engine, make_url, text
 from sqlalchemy.sql.schema import SchemaItem
 
-from control_plane.adapters.store.analysis_tables import ArmStatisticRow
+from control_plane.adapters.store.tables import Base
 
 _LOCK = 7_305_000  # any constant but the audit chain's: two processes that start at once migrate one after the other
 
@@ -17,8 +17,7 @@ def _ours(item: SchemaItem, name: str | None, kind: str, reflected: bool, compar
 
 
 def _run(connection: Connection) -> None:
-    # The metadata of every table: that module imports the other.
-    context.configure(connection=connection, target_metadata=ArmStatisticRow.metadata, include_object=_ours)
+    context.configure(connection=connection, target_metadata=Base.metadata, include_object=_ours)
     with context.begin_transaction():
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
         context.run_migrations()

@@ -10,8 +10,7 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adapters.store.analysis_tables import AnalysisRunRow, RolloutLookRow
-from control_plane.adapters.store.tables import PredictionRow
+from control_plane.adapters.store.tables import AnalysisRunRow, PredictionRow, RolloutLookRow
 from control_plane.domain.analysis.forecast import Usual
 from control_plane.domain.analysis.judge import Live, Tally
 

@@ -19,7 +19,7 @@ from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adapters.store.analysis_tables import ArmStatisticRow
+from control_plane.adapters.store.tables import ArmStatisticRow
 from control_plane.domain.analysis.comparison import Arm
 from control_plane.domain.analysis.plan import Source
 from control_plane.domain.experiments.samples import Mean

@@ -1,4 +1,4 @@
-"""SQLAlchemy tables of what rollouts are decided on. Columns and constraints only; no personal data."""
+"""What rollouts are decided on. No personal data."""
 
 from datetime import datetime
 from typing import Any
@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Identity, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from control_plane.adapters.store.tables import Base, one_of
+from control_plane.adapters.store.tables.base import Base, one_of
 
 
 class ArmStatisticRow(Base):

@@ -1,0 +1,76 @@
+"""SQLAlchemy tables. Columns and constraints only; decisions live in domain/.
+
+Desired state is written by services, observed state by the reconciler; a column says which it is where it is not
+obvious. `predictions` and `outcomes` hold personal data; no other table does, but for `erasures` until each is done.
+"""
+
+from control_plane.adapters.store.tables.analysis import AnalysisRunRow, ArmStatisticRow, RolloutLookRow
+from control_plane.adapters.store.tables.base import Base
+from control_plane.adapters.store.tables.drift import (
+    DriftBlockRow,
+    DriftDayRow,
+    DriftIncidentRow,
+    DriftLookRow,
+    DriftProfileRow,
+    DriftReferenceRow,
+)
+from control_plane.adapters.store.tables.installation import (
+    AuditRow,
+    IdempotencyRow,
+    InstallationRow,
+    JobRow,
+    KeyRow,
+    LeaseRow,
+    PrincipalRow,
+    SecretRow,
+)
+from control_plane.adapters.store.tables.log import (
+    BusinessRow,
+    ErasureRow,
+    IngestWatermarkRow,
+    LogHourRow,
+    OutcomeRow,
+    PredictionRow,
+    QualityRow,
+    WindowRow,
+)
+from control_plane.adapters.store.tables.registry import AliasRow, ModelRow, ModelVersionRow, StageEventRow
+from control_plane.adapters.store.tables.releases import DeploymentRow, ExposureRow, RolloutRow, RouterRow, SnapshotRow
+
+__all__ = [
+    "AliasRow",
+    "AnalysisRunRow",
+    "ArmStatisticRow",
+    "AuditRow",
+    "Base",
+    "BusinessRow",
+    "DeploymentRow",
+    "DriftBlockRow",
+    "DriftDayRow",
+    "DriftIncidentRow",
+    "DriftLookRow",
+    "DriftProfileRow",
+    "DriftReferenceRow",
+    "ErasureRow",
+    "ExposureRow",
+    "IdempotencyRow",
+    "IngestWatermarkRow",
+    "InstallationRow",
+    "JobRow",
+    "KeyRow",
+    "LeaseRow",
+    "LogHourRow",
+    "ModelRow",
+    "ModelVersionRow",
+    "OutcomeRow",
+    "PredictionRow",
+    "PrincipalRow",
+    "QualityRow",
+    "RolloutLookRow",
+    "RolloutRow",
+    "RouterRow",
+    "SecretRow",
+    "SnapshotRow",
+    "StageEventRow",
+    "WindowRow",
+]
