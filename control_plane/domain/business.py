@@ -42,5 +42,10 @@ def expected_saving(probability: float, costs: Costs, amount: float | None = Non
 
 
 def number(value: object) -> float | None:
-    """The value if it is a number, as float; a boolean is none."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """The value if it is a number, as float; a boolean is none, nor is an integer beyond a float's range."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None

@@ -20,6 +20,7 @@ _MOST_PAIRS: Final = 2_000  # of (said, truth) kept apart; further ones only as 
 _REST: Final = "\N{HORIZONTAL ELLIPSIS}"
 _SHORTEST_WINDOW: Final = timedelta(days=1)
 LONGEST_WINDOW: Final = timedelta(days=90)
+_PUT_OFF: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,11 @@ def due_again(hour: datetime, delay: timedelta, *, now: datetime, took_s: float)
     if now < hour + timedelta(hours=1) + delay:
         return now + timedelta(seconds=max(5.0, 20 * took_s))
     return None
+
+
+def put_off(now: datetime) -> datetime:
+    """When an hour that could not be folded is tried again: not so soon that a few of them are all that is tried."""
+    return now + _PUT_OFF
 
 
 def _decisions(decided: Sequence[int]) -> dict[str, Estimate]:

@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.adapters.store import quality, versions
 from control_plane.adapters.store.quality import Errors, Join, Labels
-from control_plane.domain import performance
 from control_plane.domain import quality as domain
+from control_plane.domain import truth
 from control_plane.domain.model_config import Label, ModelConfig, Problem
 from control_plane.domain.quality import Tally
 from control_plane.errors import NotFound
@@ -22,7 +23,13 @@ _Slice = tuple[str, str]  # version, variant
 
 
 async def fold_due(sessions: async_sessionmaker[AsyncSession], *, now: datetime) -> int:
-    """Fold the hours that are due, `_AT_ONCE` at most. How many were: none means there is nothing to do now."""
+    """Fold the hours that are due, `_AT_ONCE` at most. How many were: none means there is nothing to do now.
+
+    An hour that cannot be folded is put off, so that the others have their turn.
+
+    Raises:
+        SQLAlchemyError, OSError: the database is away; nothing is put off for that.
+    """
     async with sessions() as session:
         waiting = await quality.due(session, now=now, limit=_AT_ONCE)
     folded = 0
@@ -31,8 +38,14 @@ async def fold_due(sessions: async_sessionmaker[AsyncSession], *, now: datetime)
             async with sessions.begin() as session:
                 await _fold(session, model, hour, now=now)
             folded += 1
-        except Exception:
-            log.exception("quality.not_folded", model=model, hour=hour.isoformat())
+        except Exception as exc:
+            if isinstance(exc, OSError) or (isinstance(exc, DBAPIError) and exc.connection_invalidated):
+                raise
+            until = domain.put_off(now)
+            facts = {"model": model, "hour": hour.isoformat(), "until": until.isoformat(), "why": str(exc)}
+            log.exception("quality.not_folded", **facts)
+            async with sessions.begin() as session:
+                await quality.put_off(session, model, hour, until)
     return folded
 
 
@@ -43,16 +56,16 @@ async def _fold(session: AsyncSession, model: str, hour: datetime, *, now: datet
     started = time.monotonic()
     config = await config_of(session, model)
     label = config.label if config else Label()
-    delay = timedelta(seconds=label.delay_s)
+    delay, matured = timedelta(seconds=label.delay_s), truth.matured(label, now)
     tallies: dict[_Slice, Tally] = {}
-    if hour + delay <= now:
+    if hour <= matured:
         costs = config.costs if config else None
         join = Join(
             model=model,
             hour=hour.astimezone(UTC),
-            until=now - delay,
+            until=matured,
             window=domain.window(label),
-            absent=label.absence_means == "negative" and config is not None and config.problem is Problem.BINARY,
+            absent=config is not None and truth.absence_tells(config),
             amount=costs.false_negative_column if costs else None,
         )
         if config is not None and config.problem in {Problem.BINARY, Problem.MULTICLASS}:
@@ -76,28 +89,20 @@ async def config_of(session: AsyncSession, name: str) -> ModelConfig | None:
 
 
 def _labels(config: ModelConfig, groups: Iterable[Labels]) -> dict[_Slice, Tally]:
-    """What cannot be told apart is left out, never guessed."""
     tallies: dict[_Slice, Tally] = {}
-    positive = config.target.positive if config.target else None
-    words = {config.decision.positive: True, config.decision.negative: False}
     for group in groups:
         tally = tallies.setdefault((group.version, group.variant), Tally())
-        if config.problem is Problem.MULTICLASS:
-            if group.said is not None and group.truth is not None:
-                tally.name(group.said, str(group.truth), group.count)
-            continue
-        said = words.get(group.said or "", group.above)
-        if group.truth is not None:
-            truth = performance.means_yes(group.truth, positive)
-        else:  # a decision that prevents what it warns of leaves no outcome either way
-            truth = None if config.label.depends_on_decision and said is not False else False
-        if truth is None:
-            continue
-        if said is not None:
-            tally.decide(said, truth, group.count, group.amount, group.amount_squares)
-        losses = group.loss_yes if truth else group.loss_no
-        if group.step is not None and losses is not None:
-            tally.score(group.step, truth, group.count, *losses)
+        said = truth.decided(config, group.said, group.above)
+        real = truth.known(config, group.truth, said=said)
+        if isinstance(real, str):
+            if group.said is not None:
+                tally.name(group.said, real, group.count)
+        elif isinstance(real, bool):
+            if said is not None:
+                tally.decide(said, real, group.count, group.amount, group.amount_squares)
+            losses = group.loss_yes if real else group.loss_no
+            if group.step is not None and losses is not None:
+                tally.score(group.step, real, group.count, *losses)
     return tallies
 
 

@@ -13,11 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from control_plane.adapters.metrics import Metrics
 from control_plane.adapters.registry import Registry
 from control_plane.adapters.store import drift as store
-from control_plane.domain.drift import document, fold
+from control_plane.domain.drift import document, first_traffic, fold
 from control_plane.domain.drift.profiles import Categorical, Numeric
 from control_plane.domain.model_config import FeatureType
 from control_plane.errors import NotFound
-from control_plane.services import references
 from control_plane.settings import WorkerSettings
 from control_plane.worker.monitor import Gauges, Monitor
 from tests.support.api import Api, add_model, add_version
@@ -60,12 +59,12 @@ async def in_production(maker: Sessions) -> None:
         await session.execute(text("UPDATE models SET production_version = '1'"))
 
 
-async def answered(maker: Sessions, count: int) -> None:
+async def answered(maker: Sessions, count: int, *, start: int = 1) -> None:
     now = datetime.now(UTC)
     day = now.replace(hour=0, minute=0, second=0, microsecond=0)
     async with maker.begin() as session:
         await session.execute(
-            text(f"CREATE TABLE p1 PARTITION OF predictions FOR VALUES FROM ('{day}') TO ('infinity')")
+            text(f"CREATE TABLE IF NOT EXISTS p1 PARTITION OF predictions FOR VALUES FROM ('{day}') TO ('infinity')")
         )
         await session.execute(
             text(
@@ -73,9 +72,10 @@ async def answered(maker: Sessions, count: int) -> None:
                 "served_version, pinned, shadow, features, output) SELECT :day, gen_random_uuid(), 'fraud', 'ok', "
                 "CAST(:now AS timestamptz) + i * interval '1 microsecond', 1, 1, 1, '1', false, false, "
                 "jsonb_build_object('amount', i % 100, 'country', CASE WHEN i % 3 = 0 THEN 'fr' ELSE 'de' END), "
-                "jsonb_build_object('probability', (i % 10) / 10.0) FROM generate_series(1, :count) i"
+                "jsonb_build_object('probability', (i % 10) / 10.0) "
+                "FROM generate_series(CAST(:start AS int), CAST(:last AS int)) i"
             ),
-            {"day": day, "now": now, "count": count},
+            {"day": day, "now": now, "start": start, "last": start + count - 1},
         )
 
 
@@ -101,12 +101,15 @@ async def test_a_version_of_the_pipeline_brings_its_own(maker: Sessions, monitor
 
 async def test_one_that_brought_none_is_compared_with_its_first_answers(maker: Sessions, monitor: Monitor) -> None:
     await in_production(maker)
-    await answered(maker, references.ROWS)
     broken = Artifacts({"profile.json": b'{"format": 99}'})
+    await answered(maker, first_traffic.ROWS - 1)
+    await Monitor(monitor.settings, maker, broken, monitor.gauges)()
+    assert await found(maker) is None, "one answer too few"
+    await answered(maker, 1, start=first_traffic.ROWS)
     await Monitor(monitor.settings, maker, broken, monitor.gauges)()
     reference = await found(maker)
     assert reference is not None
-    assert (reference.source, reference.profile.rows) == ("first_traffic", references.ROWS)
+    assert (reference.source, reference.profile.rows) == ("first_traffic", first_traffic.ROWS)
     country, prediction = reference.profile.features["country"], reference.profile.prediction
     assert isinstance(country, Categorical)
     assert country.categories == {"de": 1334, "fr": 666}

@@ -1,55 +1,61 @@
-"""Answers of one version with the truth, where it is known: the newest ones, never more than asked for."""
+"""Answers of one version to customers: with the truth where it is known, and the first it ever gave."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Float, case, cast, func, select, true
+from sqlalchemy import bindparam, func, select, text
+from sqlalchemy.dialects.postgresql import INTERVAL, JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adapters.store.tables import OutcomeRow, PredictionRow
+from control_plane.adapters.store import truth
+from control_plane.adapters.store.tables import PredictionRow
+from control_plane.domain.drift.performance import Answer
 
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """`score`: probability, else value. `said`: the decision's word, else the label. `truth` None: not known."""
-
-    score: float | None
-    said: str | None
-    above: bool | None  # probability >= the threshold in force; None without one
-    threshold: float | None
-    truth: float | bool | str | None
+_NEWEST = f"""
+WITH answers AS (
+  SELECT p.prediction_id, p.unit_id, p.received_at, p.threshold,
+    {truth.SAID}
+  FROM predictions p
+  WHERE p.model = :model AND p.received_at >= :since AND p.received_at < :until AND p.day >= :first_day
+    AND p.served_version = :version AND p.status = 'ok' AND NOT p.shadow AND NOT p.pinned
+  ORDER BY p.received_at DESC LIMIT :limit
+)"""  # noqa: S608  (constants)
+_SCORED = "coalesce(probability, value), said, probability >= threshold, threshold"
+_SAID = text(f"{_NEWEST} SELECT {_SCORED} FROM answers")  # noqa: S608
+_JOINED = text(f"{_NEWEST}, {truth.JOINED} SELECT {_SCORED}, truth FROM joined")  # noqa: S608
+_KNOWN = _JOINED.bindparams(bindparam("window", type_=INTERVAL)).columns(truth=JSONB)
 
 
 async def newest(
-    session: AsyncSession, model: str, version: str, *, since: datetime, until: datetime, limit: int
+    session: AsyncSession,
+    model: str,
+    version: str,
+    *,
+    since: datetime,
+    until: datetime,
+    limit: int,
+    window: timedelta | None = None,
 ) -> Sequence[Answer]:
-    """Customers' answers received in [since, until), newest first; corrections of a truth count."""
-    row, outcome = PredictionRow, OutcomeRow
+    """Answers given in [since, until), newest first. `window`: of a unit's outcomes; None: no outcome is asked for."""
     first_day = since.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
-    answers = (
-        select(row.prediction_id, row.output, row.decision, row.threshold)
-        .where(row.model == model, row.received_at >= since, row.received_at < until, row.day >= first_day)
-        .where(row.served_version == version, row.status == "ok", ~row.shadow, ~row.pinned)
-        .order_by(row.received_at.desc())
-        .limit(limit)
-        .subquery()
-    )
-    truth = (
-        select(outcome.value)
-        .where(outcome.prediction_id == answers.c.prediction_id, outcome.name == "label", outcome.model == model)
-        .order_by(outcome.observed_at.desc(), outcome.received_at.desc())
-        .limit(1)
-        .lateral()
-    )
-    probability, value = (_number(answers.c.output[name]) for name in ("probability", "value"))
-    said = func.coalesce(answers.c.decision, answers.c.output["label"].astext)
-    shown = (func.coalesce(probability, value), said, probability >= answers.c.threshold, answers.c.threshold)
-    query = select(*shown, truth.c.value).select_from(answers.outerjoin(truth, true()))
-    return [Answer(*found) for found in await session.execute(query)]
+    given: dict[str, Any] = {"model": model, "version": version, "limit": limit}
+    given |= {"since": since, "until": until, "first_day": first_day}
+    if window is None:
+        return [Answer(*row) for row in await session.execute(_SAID, given)]
+    return [Answer(*row) for row in await session.execute(_KNOWN, given | {"window": window})]
 
 
-def _number(document: Any) -> Any:
-    """The JSON number, or NULL for anything else: a stranger's model may answer whatever it likes."""
-    return case((func.jsonb_typeof(document) == "number", cast(document[()].astext, Float)), else_=None)
+async def first(
+    session: AsyncSession, model: str, version: str, *, since: datetime, rows: int
+) -> list[tuple[Mapping[str, Any], object]] | None:
+    """Features and output of the first `rows` answers since; None, for the price of a count, while there are fewer."""
+    row = PredictionRow
+    query = select(row.received_at).where(row.model == model, row.received_at >= since)
+    query = query.where(row.served_version == version, row.status == "ok", ~row.shadow)
+    enough = query.limit(rows).subquery()
+    if await session.scalar(select(func.count()).select_from(enough)) != rows:
+        return None
+    whole = query.with_only_columns(row.features, row.output).order_by(row.received_at).limit(rows)
+    answers = cast("Sequence[tuple[Mapping[str, Any] | None, object]]", (await session.execute(whole)).all())
+    return [(features or {}, output) for features, output in answers]

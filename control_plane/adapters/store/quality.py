@@ -10,46 +10,34 @@ from sqlalchemy import bindparam, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adapters.store import log_hours
+from control_plane.adapters.store import log_hours, truth
 from control_plane.adapters.store.tables import LogHourRow, QualityRow
 from control_plane.domain.quality import GRID
 
-_ANSWERS = """
+_ANSWERS = f"""
 WITH answers AS (
   SELECT p.prediction_id, p.unit_id, p.received_at, p.served_version AS version, p.threshold,
     CASE WHEN p.shadow THEN 'shadow' WHEN p.pinned THEN 'pinned' ELSE coalesce(p.assigned_variant, '') END AS variant,
-    coalesce(p.decision, p.output ->> 'label') AS said,
-    CASE WHEN jsonb_typeof(p.output -> 'probability') = 'number'
-      AND (p.output ->> 'probability')::float8 BETWEEN 0 AND 1 THEN (p.output ->> 'probability')::float8 END AS score,
-    CASE WHEN jsonb_typeof(p.output -> 'value') = 'number' THEN (p.output ->> 'value')::float8 END AS value,
     CASE WHEN jsonb_typeof(p.features -> CAST(:amount AS text)) = 'number'
-      THEN (p.features ->> CAST(:amount AS text))::float8 END AS amount
+      THEN (p.features ->> CAST(:amount AS text))::float8 END AS amount,
+    {truth.SAID}
   FROM predictions p
   WHERE p.day = :day AND p.prediction_id >= :low AND p.prediction_id < :high AND p.model = :model
     AND p.status = 'ok' AND p.served_version IS NOT NULL
-), joined AS (
-  SELECT a.*, t.value AS truth
-  FROM answers a LEFT JOIN LATERAL (
-    SELECT u.value FROM (
-      SELECT o.value, o.observed_at, o.received_at FROM outcomes o
-      WHERE o.prediction_id = a.prediction_id AND o.name = 'label' AND o.model = :model
-      UNION ALL
-      SELECT o.value, o.observed_at, o.received_at FROM outcomes o
-      WHERE o.model = :model AND o.unit_id = a.unit_id AND o.name = 'label'
-        AND o.observed_at >= a.received_at AND o.observed_at <= a.received_at + :window
-    ) u ORDER BY u.observed_at DESC, u.received_at DESC LIMIT 1
-  ) t ON true
-  WHERE t.value IS NOT NULL OR CAST(:absent AS boolean)
-)
-"""
+), {truth.JOINED}
+"""  # noqa: S608  (constants)
 
 _LABELS = """
+, scored AS (
+  SELECT *, CASE WHEN probability BETWEEN 0 AND 1 THEN probability END AS score
+  FROM joined WHERE truth IS NOT NULL OR CAST(:absent AS boolean)
+)
 SELECT version, variant, said, score >= threshold AS above, truth::text,
   round(CAST(:grid AS float8) * ln(greatest(score, 1e-9) / greatest(1 - score, 1e-9)))::int AS step, count(*),
   coalesce(sum(amount), 0), coalesce(sum(amount * amount), 0),
   sum(-ln(greatest(score, 1e-15))), sum(ln(greatest(score, 1e-15)) ^ 2),
   sum(-ln(greatest(1 - score, 1e-15))), sum(ln(greatest(1 - score, 1e-15)) ^ 2)
-FROM joined GROUP BY 1, 2, 3, 4, 5, 6
+FROM scored GROUP BY 1, 2, 3, 4, 5, 6
 """
 
 _NUMBERS = """
@@ -102,9 +90,9 @@ async def labels(session: AsyncSession, join: Join) -> list[Labels]:
     found = await session.stream(_bound(_LABELS), _parameters(join) | {"grid": GRID})
     made = list[Labels]()
     async for row in found:
-        version, variant, said, above, truth, step, n, amount, squares, ly, lyy, ln, lnn = cast("tuple[Any, ...]", row)
-        value = None if truth is None else json.loads(truth)
-        value = truth if isinstance(value, dict | list) else value  # kept safe: nothing that could be compared
+        version, variant, said, above, told, step, n, amount, squares, ly, lyy, ln, lnn = cast("tuple[Any, ...]", row)
+        value = None if told is None else json.loads(told)
+        value = told if isinstance(value, dict | list) else value  # kept safe: nothing that could be compared
         yes, no = (None, None) if ly is None else ((ly, lyy), (ln, lnn))
         made.append(Labels(version, variant, said, above, value, step, n, amount, squares, yes, no))
     return made
@@ -149,6 +137,12 @@ async def begin(session: AsyncSession, model: str, hour: datetime) -> int | None
     row = LogHourRow
     mine = select(row.changed).where(row.model == model, row.hour == hour, row.dropped_at.is_(None))
     return await session.scalar(mine)
+
+
+async def put_off(session: AsyncSession, model: str, hour: datetime, until: datetime) -> None:
+    """Make way for other hours."""
+    row = LogHourRow
+    await session.execute(update(row).where(row.model == model, row.hour == hour).values(quality_due_at=until))
 
 
 async def end(

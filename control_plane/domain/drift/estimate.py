@@ -20,6 +20,7 @@ from scipy import special
 from control_plane.domain.model_config import Costs
 
 Floats = NDArray[np.float64]
+_LEAST_PROMISE = 1e-9  # positives, or negatives, that probabilities must add up to before an AUC is expected of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def realised_mean(values: ArrayLike) -> Estimate:
 
 
 def _expected_auc(p: Floats) -> Estimate | None:
-    if not 0 < p.sum() < len(p):
+    if not _LEAST_PROMISE < p.sum() < len(p) - _LEAST_PROMISE:
         return None
     auc, of_positive, of_negative = _auc(p, p)
     share = float(p.mean())

@@ -1,0 +1,30 @@
+"""Answers joined with the newest outcome that speaks of each: the one way to ask what became of a prediction.
+
+An outcome speaks of the prediction it names, or of its unit's predictions within a window before it.
+"""
+
+# Of `answers` (prediction_id, unit_id, received_at, ...), as `joined` with `truth`: JSON, NULL where nothing is known.
+# Parameters: model, window (an interval; bind it as one).
+JOINED = """
+joined AS (
+  SELECT a.*, t.value AS truth
+  FROM answers a LEFT JOIN LATERAL (
+    SELECT u.value FROM (
+      SELECT o.value, o.observed_at, o.received_at FROM outcomes o
+      WHERE o.prediction_id = a.prediction_id AND o.name = 'label' AND o.model = :model
+      UNION ALL
+      SELECT o.value, o.observed_at, o.received_at FROM outcomes o
+      WHERE o.model = :model AND o.unit_id = a.unit_id AND o.name = 'label'
+        AND o.observed_at >= a.received_at AND o.observed_at <= a.received_at + :window
+    ) u ORDER BY u.observed_at DESC, u.received_at DESC LIMIT 1
+  ) t ON true
+)
+"""
+
+# What an answer of `predictions p` says. A stranger's model may answer whatever it likes: no number, no score.
+SAID = """
+coalesce(p.decision, p.output ->> 'label') AS said,
+CASE WHEN jsonb_typeof(p.output -> 'probability') = 'number'
+  THEN (p.output ->> 'probability')::float8 END AS probability,
+CASE WHEN jsonb_typeof(p.output -> 'value') = 'number' THEN (p.output ->> 'value')::float8 END AS value
+"""
