@@ -80,13 +80,13 @@ class Pool:
             self._spawn(self._wait(call))
 
     def close(self) -> None:
-        """Close idle connections now and busy ones when they are done."""
+        """Close idle connections now and busy ones when they are done; what is held goes out first."""
         self._closed = True
-        for connection in list(self._open):
-            if not connection.calls:
-                connection.transport.close()
+        if self._held and self._usable:
+            self._send_held(self._usable[0])
         self._usable.clear()
         self._line = None
+        self._close_idle()
 
     async def end(self) -> None:
         """Close all connections now, whatever they do, and wait until they are gone."""
@@ -152,6 +152,10 @@ class Pool:
             connection.send(call)
         connection.flush()
 
+    def _close_idle(self) -> None:
+        for connection in [each for each in self._open if not each.calls]:
+            connection.transport.close()
+
     def _release(self) -> None:
         """What is held for lines that are gone looks for others."""
         if not self._usable:
@@ -198,7 +202,9 @@ class Pool:
     async def _one_more(self) -> None:
         with suppress(OSError):  # then those there are have to do
             await self._dial(self._loop.time() + _DIAL_S)
-        if self._held and self._usable:
+        if self._closed:
+            self._close_idle()
+        elif self._held and self._usable:
             self._send_held(self._usable[0])
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -14,26 +14,11 @@ from control_plane.adapters.deployers.base import Unit
 from control_plane.adapters.deployers.external import ExternalDeployer
 from tests.support import model_server, native_artifacts
 from tests.support.data_plane import KEY, client, document, router, save, target, worker
-from tests.support.model_server import CHURN
+from tests.support.model_server import CHURN, FRAUD, TEXT
 from tests.support.processes import eventually, free_port, running
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 NOWHERE = "unix:///nowhere/redis.sock"
-FRAUD = {
-    "name": "fraud",
-    "problem": "binary",
-    "features": {
-        "amount": {"type": "number"},
-        "night": {"type": "boolean"},
-        "risk": {"type": "number", "nullable": True},
-    },
-    "decision": {"positive": "review", "negative": "accept"},
-}
-TEXT = {
-    "name": "categorization",
-    "problem": "multiclass",
-    "features": {"description": {"type": "text"}, "amount": {"type": "number"}},
-}
 COLUMNS: dict[str, dict[str, tuple[str, list[Any]]]] = {
     "churn": {
         "tenure": ("FP64", [3.5, 60.0]),

@@ -14,28 +14,16 @@ import pytest
 
 from control_plane.adapters.deployers.base import Seen, Unit
 from control_plane.adapters.deployers.external import ExternalDeployer
-from control_plane.contracts import frames
-from control_plane.contracts.records import PredictionRecord
 from control_plane.contracts.snapshot import Target
-from control_plane.router import spool
 from tests.support import model_server, native_artifacts
 from tests.support.answering import Answer, Answering, answering
-from tests.support.data_plane import client, document, save, target, worker
+from tests.support.data_plane import client, document, records, save, target, worker
 from tests.support.model_server import CHURN, ROW
 from tests.support.processes import free_port
 
 pytestmark = pytest.mark.integration
 NOWHERE = "unix:///nowhere/redis.sock"
 BODY: dict[str, Any] = {"features": ROW, "unit_id": "customer-1"}
-
-
-def records(home: Path) -> list[PredictionRecord]:
-    return [
-        msgspec.json.decode(payload, type=PredictionRecord)
-        for folder in sorted((home / "spool").glob("predictions-*"))
-        for number in spool.segments(folder)
-        for payload in frames.payloads((folder / f"{number:016d}.seg").read_bytes())
-    ]
 
 
 def unit(url: str, config: dict[str, Any] = CHURN) -> Unit:

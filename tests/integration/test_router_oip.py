@@ -9,15 +9,12 @@ import httpx
 import msgspec
 import pytest
 
-from control_plane.contracts import frames
-from control_plane.contracts.records import PredictionRecord
 from control_plane.contracts.snapshot import Target
 from control_plane.domain import assignment
-from control_plane.router import spool
 from tests.support import model_server, native_artifacts
-from tests.support.data_plane import ADMIN, client, document, save, target, worker
+from tests.support.data_plane import ADMIN, client, document, records, save, target, worker
 from tests.support.fake_model_server import FakeModelServer, serving
-from tests.support.model_server import CHURN
+from tests.support.model_server import CHURN, FRAUD, TEXT
 from tests.support.tensors import body, outputs, tensor
 from tests.support.tensors import document as document_of
 
@@ -33,15 +30,6 @@ SCHEMA = msgspec.Raw(
         }
     )
 )
-
-
-def records(home: Path) -> list[PredictionRecord]:
-    return [
-        msgspec.json.decode(payload, type=PredictionRecord)
-        for folder in sorted((home / "spool").glob("predictions-*"))
-        for number in spool.segments(folder)
-        for payload in frames.payloads((folder / f"{number:016d}.seg").read_bytes())
-    ]
 
 
 @pytest.fixture
@@ -199,25 +187,10 @@ async def test_health_and_metadata_need_no_key_and_say_what_is_there(home: Path,
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, model_server.ModelServer]]:
     """One real server of each kind of our models: linear, trees, text."""
     folder = tmp_path_factory.mktemp("kinds")
-    fraud = {
-        "name": "fraud",
-        "problem": "binary",
-        "features": {
-            "amount": {"type": "number"},
-            "night": {"type": "boolean"},
-            "risk": {"type": "number", "nullable": True},
-        },
-        "decision": {"positive": "review", "negative": "accept"},
-    }
-    text = {
-        "name": "categorization",
-        "problem": "multiclass",
-        "features": {"description": {"type": "text"}, "amount": {"type": "number"}},
-    }
     with (
         model_server.serving(native_artifacts.linear_binary(folder / "churn"), CHURN, workers=1) as churn,
-        model_server.serving(native_artifacts.xgboost_binary(folder / "fraud"), fraud, workers=1) as trees,
-        model_server.serving(native_artifacts.tfidf_multiclass(folder / "text"), text, workers=1) as words,
+        model_server.serving(native_artifacts.xgboost_binary(folder / "fraud"), FRAUD, workers=1) as trees,
+        model_server.serving(native_artifacts.tfidf_multiclass(folder / "text"), TEXT, workers=1) as words,
     ):
         yield {"churn": churn, "fraud": trees, "categorization": words}
 

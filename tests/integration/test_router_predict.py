@@ -12,25 +12,13 @@ import msgspec
 import pytest
 
 from control_plane.contracts import frames
-from control_plane.contracts.records import PredictionRecord
-from control_plane.router import spool
-from tests.support.data_plane import ADMIN, client, document, router, save, target, worker
+from tests.support.data_plane import ADMIN, client, document, records, router, save, target, worker
 from tests.support.fake_model_server import FakeModelServer, serving
 from tests.support.processes import eventually
 
 pytestmark = pytest.mark.integration
 NOWHERE = "unix:///nowhere/redis.sock"
 BODY: dict[str, Any] = {"features": {"a": 1, "b": "é"}, "unit_id": "customer-1"}
-
-
-def records(home: Path) -> list[PredictionRecord]:
-    folders = sorted((home / "spool").glob("predictions-*"))
-    return [
-        msgspec.json.decode(payload, type=PredictionRecord)
-        for folder in folders
-        for number in spool.segments(folder)
-        for payload in frames.payloads((folder / f"{number:016d}.seg").read_bytes())
-    ]
 
 
 @pytest.fixture

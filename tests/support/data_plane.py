@@ -11,9 +11,12 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 import httpx
+import msgspec
 
-from control_plane.contracts import snapshot
+from control_plane.contracts import frames, snapshot
+from control_plane.contracts.records import PredictionRecord
 from control_plane.contracts.snapshot import Arm, KeyGrant, ModelRoute, Shadow, Snapshot, Target
+from control_plane.router import spool
 from control_plane.router.__main__ import bind
 from control_plane.router.worker import serve
 from control_plane.settings import RouterSettings
@@ -147,3 +150,13 @@ def children(pid: int) -> list[int]:
 
 def environment(**more: str) -> dict[str, str]:
     return {**os.environ, **more}
+
+
+def records(home: Path) -> list[PredictionRecord]:
+    """What the spools of a router's home hold, in order."""
+    return [
+        msgspec.json.decode(payload, type=PredictionRecord)
+        for folder in sorted((home / "spool").glob("predictions-*"))
+        for number in spool.segments(folder)
+        for payload in frames.payloads((folder / f"{number:016d}.seg").read_bytes())
+    ]

@@ -28,7 +28,22 @@ CHURN: dict[str, Any] = {  # goes with native_artifacts.linear_binary
     "decision": {"positive": "call", "negative": "keep"},
     "serving": {"explain": "top", "batch": True},
 }
-ROW: dict[str, Any] = {"tenure": 3.5, "contract": "month", "senior": False}
+FRAUD: dict[str, Any] = {  # goes with native_artifacts.xgboost_binary
+    "name": "fraud",
+    "problem": "binary",
+    "features": {
+        "amount": {"type": "number"},
+        "night": {"type": "boolean"},
+        "risk": {"type": "number", "nullable": True},
+    },
+    "decision": {"positive": "review", "negative": "accept"},
+}
+TEXT: dict[str, Any] = {  # goes with native_artifacts.tfidf_multiclass
+    "name": "categorization",
+    "problem": "multiclass",
+    "features": {"description": {"type": "text"}, "amount": {"type": "number"}},
+}
+ROW: dict[str, Any] = {"tenure": 3.5, "contract": "month", "senior": False}  # of CHURN
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """Commands on models, releases, jobs, keys and the audit: what they send, print and exit with."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,21 +9,10 @@ import pytest
 from control_plane import errors
 from control_plane.cli.console import ago, exit_code
 from tests.support import views
-from tests.support.answering import Answer, Answering, answering
-from tests.support.cli import Run, runner
+from tests.support.answering import Answer, Answering
+from tests.support.cli import Run
 
 API, ROLLOUT = views.API, views.ROLLOUT_ID
-
-
-@pytest.fixture
-def server() -> Iterator[Answering]:
-    with answering() as state:
-        yield state
-
-
-@pytest.fixture
-def mlcp(server: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    return runner(server, tmp_path, monkeypatch)
 
 
 def test_every_kind_of_error_has_its_exit_code() -> None:

@@ -1,17 +1,14 @@
 """`mlcp drift`: what a terminal of 80 columns shows, and a report that is one file of aggregates."""
 
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from control_plane.cli import drift_html, sparks
 from tests.support import views
-from tests.support.answering import Answering, answering
-from tests.support.cli import Run, runner
+from tests.support.answering import Answering
+from tests.support.cli import Run
 
 HISTOGRAM = {"cells": ["below 0", "0 .. 1", "above 1"], "reference": [0.2, 0.6, 0.2], "current": [0.0, 0.3, 0.7]}
 EVIL = "<script>alert(1)</script>"
@@ -63,17 +60,6 @@ def drifted(**changes: Any) -> dict[str, Any]:
         "incidents": [incident],
         "history": points,
     } | changes
-
-
-@pytest.fixture
-def server() -> Iterator[Answering]:
-    with answering() as state:
-        yield state
-
-
-@pytest.fixture
-def mlcp(server: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    return runner(server, tmp_path, monkeypatch)
 
 
 def test_a_terminal_shows_the_alarm_every_kind_and_the_largest_features(server: Answering, mlcp: Run) -> None:

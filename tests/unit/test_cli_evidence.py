@@ -1,7 +1,6 @@
 """`mlcp apply`, `mlcp rollouts watch | effect` and the story of `mlcp why`: what they send and print."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,11 @@ import pytest
 from control_plane.cli import plot
 from control_plane.cli.plot import Point
 from tests.support import views
-from tests.support.answering import Answering, answering
-from tests.support.cli import Run, runner
+from tests.support.answering import Answering
+from tests.support.cli import Run
 
 API, ROLLOUT = views.API, views.ROLLOUT_ID
 T0 = datetime(2026, 11, 20, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def server() -> Iterator[Answering]:
-    with answering() as state:
-        yield state
-
-
-@pytest.fixture
-def mlcp(server: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    return runner(server, tmp_path, monkeypatch)
 
 
 def analysis(at: int, low: float, high: float, **more: Any) -> dict[str, Any]:

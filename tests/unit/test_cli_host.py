@@ -1,27 +1,15 @@
 """Commands that need files of this host and nothing else: logs, and pins with everything else dead."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import views
-from tests.support.answering import Answering, answering
-from tests.support.cli import Run, runner
+from tests.support.answering import Answering
+from tests.support.cli import Run
 
 API, ROLLOUT = views.API, views.ROLLOUT_ID
-
-
-@pytest.fixture
-def server() -> Iterator[Answering]:
-    with answering() as state:
-        yield state
-
-
-@pytest.fixture
-def mlcp(server: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    return runner(server, tmp_path, monkeypatch)
 
 
 def test_json_lines_are_put_in_words_and_others_shown_as_they_are(mlcp: Run, tmp_path: Path) -> None:

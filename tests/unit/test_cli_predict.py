@@ -2,28 +2,16 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import views
-from tests.support.answering import Answer, Answering, answering
-from tests.support.cli import Run, runner
+from tests.support.answering import Answer, Answering
+from tests.support.cli import Run
 
 API, ROLLOUT = views.API, views.ROLLOUT_ID
-
-
-@pytest.fixture
-def server() -> Iterator[Answering]:
-    with answering() as state:
-        yield state
-
-
-@pytest.fixture
-def mlcp(server: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    return runner(server, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.router.upstream import Pool, request_head
+from control_plane.router.upstream import LINES, Pool, request_head
 
 HEAD = request_head("POST", "/predict")
 
@@ -59,10 +59,10 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[tuple[Server, Pool]]:
+async def serving(folder: Path, *, lines: int = LINES) -> AsyncIterator[tuple[Server, Pool]]:
     made = Server()
     listening = await asyncio.start_unix_server(made.serve, folder / "s")
-    pool = Pool(f"unix:{folder / 's'}")
+    pool = Pool(f"unix:{folder / 's'}", lines=lines)
     try:
         yield made, pool
     finally:
@@ -115,6 +115,20 @@ async def test_a_late_call_fails_at_its_deadline_and_those_beside_it_are_answere
         after = Asked(b"after")
         pool.submit(after)
         assert await _ends([after]) == [b"after"]
+
+
+async def test_closing_sends_what_is_held_and_dials_nothing_anew(tmp_path: Path) -> None:
+    async with serving(tmp_path, lines=1) as (server, pool):
+        server.held.clear()
+        first, *held = calls = [Asked(b"%d" % n) for n in range(4)]
+        pool.submit(first)
+        await server.read.wait()
+        for call in held:
+            pool.submit(call)
+        pool.close()
+        server.held.set()
+        assert await _ends(calls) == [b"0", b"1", b"2", b"3"]
+        assert (server.connections, server.reads) == (1, [1, 3])
 
 
 @pytest.mark.parametrize(("deaths", "end"), [(1, "answer"), (9, "dead")])

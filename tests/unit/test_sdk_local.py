@@ -2,7 +2,6 @@
 
 import json
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,8 @@ from control_plane import errors
 from control_plane.domain.rollouts import Verdict
 from control_plane.sdk import DriftDetector, subprocesses, train_model
 from tests.support import views
-from tests.support.answering import Answering, answering
-from tests.support.cli import Run, runner
+from tests.support.answering import Answering
+from tests.support.cli import Run
 
 REGISTERED = {
     "event": "registered",
@@ -27,17 +26,6 @@ REGISTERED = {
     "metrics": {"brier": 0.1},
     "cost": {"model": 1200.0, "trivial": 5300.0, "currency": "EUR"},
 }
-
-
-@pytest.fixture
-def server() -> Iterator[Answering]:
-    with answering() as state:
-        yield state
-
-
-@pytest.fixture
-def mlcp(server: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    return runner(server, tmp_path, monkeypatch)
 
 
 class Pipeline:
