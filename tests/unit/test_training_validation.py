@@ -103,6 +103,14 @@ def test_a_row_says_which_it_is_and_whose(key: str) -> None:
     assert found[key, "null"].examples == ("row 4", "row 9")
 
 
+def test_a_unit_that_is_a_nullable_feature_may_be_missing_and_an_id_may_not() -> None:
+    frame = rows().assign(customer="c").astype({"customer": object})
+    frame.loc[[4, 9], "customer"] = None
+    features = DECLARED["features"] | {"customer": {"type": "text", "nullable": True}}
+    assert check(frame, features=features) == {}
+    assert set(check(frame, features=features, id="customer")) >= {("customer", "null")}
+
+
 def test_the_cost_of_a_missed_positive_is_a_number_that_is_neither_null_nor_negative() -> None:
     frame = rows().assign(loss="12.5")
     own = {"costs": {"false_negative_column": "loss"}}

@@ -55,8 +55,9 @@ def holdout(rows: Sequence[str], label: NDArray[Any], judging: NDArray[np.int64]
 
 
 def words(column: "pd.Series[Any]") -> list[str]:
-    """1 and 1.0 are one, so that a column that once had a null is still read alike."""
-    return [labels.word(value) for value in column.tolist()]
+    """1 and 1.0 are one, so that a column that once had a null is still read alike; so are all nulls."""
+    null = column.isna().tolist()
+    return ["" if missing else labels.word(value) for value, missing in zip(column.tolist(), null, strict=True)]
 
 
 def _joined(columns: Sequence[Sequence[str]]) -> list[str]:

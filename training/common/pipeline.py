@@ -100,7 +100,7 @@ def prepare(source: Source, raw: pd.DataFrame, *, now: datetime) -> Prepared:
 
     times = data.times(frame, config)
     read = labels.read(frame, config, times)
-    units = frame[config.unit].to_numpy() if config.unit else None
+    units = np.array(identity.words(frame[config.unit])) if config.unit else None
     arrays = data.columns(frame, config.features)
     identities = identity.of_rows(frame, arrays, config)
     plan = config.training
@@ -296,7 +296,7 @@ def _unit_numbers(prepared: Prepared) -> NDArray[np.int64] | None:
     """Of the hold-out rows, where a unit has several: its rows hang together."""
     if prepared.units is None:
         return None
-    found, numbers = np.unique(prepared.units[prepared.parts.holdout].astype(str), return_inverse=True)
+    found, numbers = np.unique(prepared.units[prepared.parts.holdout], return_inverse=True)
     return numbers.astype(np.int64) if len(found) < len(numbers) else None
 
 

@@ -152,12 +152,18 @@ def _repeated(frame: pd.DataFrame, arrays: Mapping[str, NDArray[Any]], config: M
 
 
 def _keys(frame: pd.DataFrame, config: ModelConfig) -> list[Finding]:
-    """Rows without an id cannot be told apart, rows without a unit cannot be kept on one side of the split."""
+    """Rows without an id cannot be told apart, rows without a unit cannot be kept on one side of the split.
+
+    A unit that is declared a nullable feature may be missing: such rows then count as one unit.
+    """
     found: list[Finding] = []
     for column in dict.fromkeys(key for key in (config.id, config.unit) if key):
         null = frame[column].isna().to_numpy()
-        if null.any():
-            found.append(_finding(column, "null", "has nulls, but says whose row it is", null))
+        declared = config.features.get(column)
+        if null.any() and (column == config.id or declared is None or not declared.nullable):
+            said = "has nulls, but says whose row it is: drop those rows"
+            said += "" if column == config.id else ", or declare it a nullable feature and they count as one unit"
+            found.append(_finding(column, "null", said, null))
     return found
 
 
