@@ -44,7 +44,7 @@ def examine(home: Path) -> list[Finding]:
     status = stack_state.read(home)
     findings = [*_host(home), *_files(home), *_keys(home, status)]
     if status.alive:
-        return [*findings, *_supervisor(status), *_processes(status), *_endpoints(status), *_data_plane(home)]
+        return [*findings, *_supervisor(status), *_processes(status), *_endpoints(status), *_data_plane(home, status)]
     return [*findings, *_absent(home, status), *_ports(home)]
 
 
@@ -165,13 +165,17 @@ def _worries(answer: "httpx.Response") -> str:
         return ""
 
 
-def _data_plane(home: Path) -> Iterator[Finding]:
+def _data_plane(home: Path, status: Status) -> Iterator[Finding]:
     snapshot = home / "router" / "snapshot.json"
     try:
         age = time.time() - snapshot.stat().st_mtime
         yield Finding("snapshot", False, f"applied {age / 60:.0f} min ago" if age > 120 else f"applied {age:.0f} s ago")
     except FileNotFoundError:
-        yield Finding("snapshot", False, "none yet: no model is routed", "mlcp promote routes one.")
+        if any(process.get("id") and process["state"] == "ready" for process in status.processes):  # a model server
+            says = "none, though a model server is ready: whatever is routed does not reach the router"
+            yield Finding("snapshot", True, says, "Do the reconciler and Redis run? See mlcp logs reconciler.")
+        else:
+            yield Finding("snapshot", False, "none yet: no model is routed", "mlcp promote routes one.")
     pins = [pin.stem for pin in sorted((home / "router" / "pins").glob("*.json"))]
     if pins:
         hint = f"mlcp router release {pins[0]} --reason TEXT gives it back to the control plane."

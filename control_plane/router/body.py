@@ -1,5 +1,7 @@
 """The predict body: what of it the router reads. Features stay the bytes they came as."""
 
+import json
+import math
 from typing import cast
 
 import msgspec
@@ -36,7 +38,7 @@ def parse(data: bytes) -> Body:
     except msgspec.ValidationError as exc:
         raise Refused.invalid(_reasons(data) or [f"body: {exc}"]) from None
     except msgspec.DecodeError as exc:
-        raise Refused.invalid([f"body: {exc}"]) from None
+        raise Refused.invalid(_not_finite(data) or [f"body: {exc}"]) from None
     except RecursionError:
         raise Refused.invalid(["body: nested too deeply"]) from None
     if memoryview(body.features)[0] != _BRACE:
@@ -89,6 +91,22 @@ def _reasons(data: bytes) -> list[str]:
         and not (name == "model_version" and _is_integer(members[name]))
     ]
     return found
+
+
+def _not_finite(data: bytes) -> list[str]:
+    """The features of a body that would be JSON but for NaN or infinity, which Python's reader alone lets pass."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return []
+    features = document.get("features") if isinstance(document, dict) else None
+    if not isinstance(features, dict):
+        return []
+    return [
+        f"features.{name}: NaN and infinity are no JSON numbers; send null for a value that is not known"
+        for name, value in cast("dict[str, object]", features).items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
 
 
 def _is_integer(value: object) -> bool:

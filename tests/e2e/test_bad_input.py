@@ -61,8 +61,7 @@ def test_a_bad_predict_body_is_refused_with_every_field_named(stack: Stack) -> N
             assert_problem(answer, answer.status_code)
         text = httpx.Request("POST", "http://x", json=changed(good, **{number: 12345.5})).content
         for literal in (b"NaN", b"Infinity", b"-Infinity", b"1e999"):
-            answer = send(text.replace(b"12345.5", literal))
-            assert answer.status_code in {400, 422}, (literal, answer.text)
+            assert_problem(send(text.replace(b"12345.5", literal)), 422, number)
         answer = client.post("/ml/churn/predict", json=changed(good, **{number: "many", "no_such_feature": 1}))
         assert_problem(answer, 422, number, "no_such_feature")
         missing = {k: v for k, v in good["features"].items() if k not in {number, word}}

@@ -1,12 +1,13 @@
 """What `mlcp doctor` finds on a host whose stack does not run."""
 
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from control_plane import host
-from control_plane.cli import stack_doctor
+from control_plane.cli import stack_doctor, stack_state
 from control_plane.cli.stack_doctor import Finding
 
 
@@ -57,3 +58,15 @@ def test_ports_are_tried_on_the_addresses_they_are_for(tmp_path: Path, monkeypat
     foreign = found(tmp_path, "port")[0]
     assert foreign.wrong
     assert "MLCP_API_HOST" in foreign.hint
+
+
+@pytest.mark.parametrize(("state", "wrong"), [("ready", True), ("starting", False)])
+def test_a_ready_model_server_and_no_snapshot_are_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, wrong: bool
+) -> None:
+    """As after a promotion that never reached the router."""
+    row = {"name": "churn-1-0a", "state": state, "id": "0a", "restarts": 0, "last_exit": None, "log": "x"}
+    document = {"state": "ready", "processes": [row], "at": time.time()}
+    monkeypatch.setattr(stack_state, "read", lambda home: stack_state.Status(document, alive=True))
+    (finding,) = found(tmp_path, "snapshot")
+    assert finding.wrong == wrong
