@@ -99,7 +99,7 @@ def _not_finite(data: bytes) -> list[str]:
         document = json.loads(data)
     except (ValueError, RecursionError):
         return []
-    features = document.get("features") if isinstance(document, dict) else None
+    features = cast("dict[str, object]", document).get("features") if isinstance(document, dict) else None
     if not isinstance(features, dict):
         return []
     return [
