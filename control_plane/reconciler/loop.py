@@ -1,7 +1,8 @@
 """One leader, one task per resource.
 
 Each task looks when it is woken and once a period, and nothing it meets stops another: with MLflow or Redis dead a
-rollback is routed as fast as ever.
+rollback is routed as fast as ever. While nothing has been under way for a while, what is told by wake-ups anyway is
+looked at less often.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import uuid4
 
@@ -41,12 +43,26 @@ from control_plane.telemetry import mark_ready
 
 LEASE = "reconciler"
 _LOOK_S = 1.0
+_BUSY_S = 10.0  # after a wake-up, or a look that found something under way, looks are that long a second apart
 _YIELD_S = 0.1  # what does not route waits that long when woken: all of it shares one processor with what does
 _REST_S = 0.02  # between two looks of one resource, however often it is woken
 _LONGEST_S = 5.0  # between two looks of a resource that keeps failing
 _STALLED_MS = 4_000  # a transaction idle for longer is ended: it would hold the lease row of a stopped leader
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """`look`: told whether it was woken; whether all was as it should be, so that nothing needs to be followed.
+
+    `calm_s`: between two looks while nobody wakes it and nothing is under way. `yield_s`: its wait when woken.
+    """
+
+    look: Callable[[bool], Awaitable[bool]]
+    calm_s: float
+    yield_s: float = _YIELD_S
+    busy_s: float = _LOOK_S
 
 
 async def run(settings: ReconcilerSettings) -> None:
@@ -96,28 +112,34 @@ async def _lead(context: Context, wake: Wake, ttl: timedelta) -> None:
     published, deployments = reconcile_snapshot.Memory(), reconcile_deployments.Memory()
     routers, registered, mirrored = reconcile_routers.Memory(), reconcile_registry.Memory(), reconcile_aliases.Memory()
 
-    async def routing() -> None:
+    async def routing(woken: bool) -> bool:
+        moving = True
         try:
-            await reconcile_rollouts.look(context)
+            moving = await reconcile_rollouts.look(context)
         finally:  # what is to be routed is published whatever keeps a rollout from moving
-            await reconcile_snapshot.look(context, published)
+            settled = await reconcile_snapshot.look(context, published)
+        return settled and not moving
 
-    async def registry_side() -> None:
-        listing = await reconcile_registry.look(context, registered)
-        await reconcile_aliases.look(context, mirrored, listing)
+    async def registry_side(woken: bool) -> bool:
+        listing = await reconcile_registry.look(context, registered, woken=woken)
+        if listing is not None:
+            await reconcile_aliases.look(context, mirrored, listing)
+            registered.mirrored = listing.models
+        return listing is None
 
-    looks: dict[str, tuple[float, float, Callable[[], Awaitable[None]]]] = {
-        "routing": (_LOOK_S, 0.0, routing),
-        "analysis": (_LOOK_S, _YIELD_S, lambda: reconcile_analysis.look(context)),
-        "deployments": (_LOOK_S, _YIELD_S, lambda: reconcile_deployments.look(context, deployments)),
-        "routers": (_LOOK_S, _YIELD_S, lambda: reconcile_routers.look(context, routers)),
-        "registry": (context.settings.registry_poll_s, _YIELD_S, registry_side),
+    poll_s = context.settings.registry_poll_s
+    resources = {
+        "routing": Resource(routing, 5.0, yield_s=0.0),  # also how soon an emptied Redis has its snapshot again
+        "analysis": Resource(lambda woken: reconcile_analysis.look(context), 5.0),
+        "deployments": Resource(lambda woken: reconcile_deployments.look(context, deployments), 3.0),
+        "routers": Resource(lambda woken: reconcile_routers.look(context, routers), 2.0),  # well below router_live_s
+        "registry": Resource(registry_side, poll_s, busy_s=poll_s),
     }
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_renew(context, ttl), name="lease")
-            for name, (period_s, yield_s, look) in looks.items():
-                group.create_task(_repeat(name, look, wake.bell(), period_s, yield_s), name=name)
+            for name, resource in resources.items():
+                group.create_task(_repeat(name, resource, wake.bell()), name=name)
     finally:
         wake.forget()
         await deployments.aclose()
@@ -138,27 +160,29 @@ async def _renew(context: Context, ttl: timedelta) -> None:
                 raise LeaseLost("The database did not answer for as long as the lease lasts.") from exc
 
 
-async def _repeat(
-    name: str, look: Callable[[], Awaitable[None]], bell: asyncio.Event, period_s: float, yield_s: float
-) -> None:
-    failures = 0
+async def _repeat(name: str, resource: Resource, bell: asyncio.Event) -> None:
+    failures, woken, busy_at = 0, True, time.monotonic()
     while True:
         bell.clear()
         try:
-            await look()
-            failures = 0
+            if not await resource.look(woken) or woken:
+                busy_at = time.monotonic()
+            failures, woken = 0, False
         except LeaseLost:
             raise
         except Exception as exc:
             failures += 1
+            busy_at = time.monotonic()
             expected = isinstance(exc, (Unavailable, SQLAlchemyError, OSError))
             log.warning("a look failed", resource=name, failures=failures, error=repr(exc), exc_info=not expected)
         rest_s = min(_REST_S * 2**failures, _LONGEST_S)
         await asyncio.sleep(rest_s)
+        period_s = resource.busy_s if time.monotonic() - busy_at < _BUSY_S else resource.calm_s
         try:
             async with asyncio.timeout(max(period_s - rest_s, 0)):
                 await bell.wait()
-            await asyncio.sleep(yield_s)
+            woken = True
+            await asyncio.sleep(resource.yield_s)
         except TimeoutError:
             pass
 

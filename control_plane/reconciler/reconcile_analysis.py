@@ -37,7 +37,8 @@ _COMPARES = frozenset({Strategy.CANARY, Strategy.AB_TEST})
 log = structlog.get_logger()
 
 
-async def look(context: Context) -> None:
+async def look(context: Context) -> bool:
+    """Whether there was nothing to watch."""
     now = datetime.now(UTC)
     async with context.looking() as session:
         entries = [entry for entry in await rollout_store.all_open(session) if _watched(entry)]
@@ -49,6 +50,7 @@ async def look(context: Context) -> None:
                 await _look(context, entry, last)
             except StaleRevision:
                 continue  # a person, or the other look, was faster
+    return not entries
 
 
 def _watched(entry: Entry) -> bool:

@@ -59,7 +59,8 @@ def unit_of(row: DeploymentRow, version: ModelVersionRow) -> Unit:
     return Unit(row.id, row.model, row.version, row.digest, runtime, version.config, version.inferred)
 
 
-async def look(context: Context, memory: Memory) -> None:
+async def look(context: Context, memory: Memory) -> bool:
+    """Whether everything wanted was ready, and nothing is to be stopped."""
     now = datetime.now(UTC)
     async with context.looking() as session:
         facts = await snapshots.facts(session)
@@ -71,7 +72,7 @@ async def look(context: Context, memory: Memory) -> None:
                 await _agree(session, context, model.name, pinned, now)
     known = {(row.model, row.version): row for row in facts.versions}
     running = [row for row in facts.deployments if row.desired == "running"]
-    await asyncio.gather(
+    ready = await asyncio.gather(
         *(_observe(context, memory, row, unit_of(row, known[row.model, row.version])) for row in running)
     )
     for row in facts.deployments:
@@ -80,6 +81,7 @@ async def look(context: Context, memory: Memory) -> None:
     if time.monotonic() - memory.tidied > _TIDY_S:
         await context.servers.sweep(frozenset(row.id for row in facts.deployments))
         memory.tidied = time.monotonic()
+    return all(ready) and len(running) == len(facts.deployments)
 
 
 def _wanted(facts: Facts, model: ModelRow) -> frozenset[str]:
@@ -136,20 +138,22 @@ def _pins(router: RouterRow) -> frozenset[str]:
     return frozenset(str(cast("dict[str, object]", pin).get("target")) for pin in pins if isinstance(pin, dict))
 
 
-async def _observe(context: Context, memory: Memory, row: DeploymentRow, unit: Unit) -> None:
+async def _observe(context: Context, memory: Memory, row: DeploymentRow, unit: Unit) -> bool:
+    """Whether it is ready, or failed for good."""
     deployer = context.deployer(unit)
     seen = await deployer.observe(unit)
     if seen.state == "absent":
         if row.state != "failed":  # a failure stays until a person asks again
             await _deploy(context, memory, row, unit)
-        return
+        return row.state == "failed"
     if seen.state == "ready":
         memory.misses.pop(row.id, None)
     elif row.state == "ready" and seen.state == "starting":
         memory.misses[row.id] = memory.misses.get(row.id, 0) + 1
         if memory.misses[row.id] < _MISSES:
-            return
+            return False
     await _save(context, row, seen)
+    return seen.state in {"ready", "failed"}
 
 
 async def _deploy(context: Context, memory: Memory, row: DeploymentRow, unit: Unit) -> None:

@@ -50,6 +50,8 @@ class Memory:
 
     read: dict[str, tuple[int, float]] = field(default_factory=dict[str, tuple[int, float]])  # (updated_ms, monotonic)
     told: set[str] = field(default_factory=set[str])  # problems logged once
+    mirrored: tuple[RegisteredModel, ...] | None = None  # what MLflow showed when all was last made to agree with it
+    undigested: bool = True  # versions may be without a digest
     hooked: bool = False  # MLflow has been asked for a webhook
     digesting: asyncio.Task[None] | None = None  # may take as long as a download: nothing else waits for it
 
@@ -67,8 +69,12 @@ class Listing:
     versions: Mapping[str, tuple[RegisteredVersion, ...]]
 
 
-async def look(context: Context, memory: Memory) -> Listing:
+async def look(context: Context, memory: Memory, *, woken: bool = True) -> Listing | None:
+    """None: MLflow shows what it showed before, nobody says that anything else has changed, nothing is left to do."""
     models = await context.registry.models()
+    if not woken and _same(memory, tuple(models)):
+        return None
+    memory.mirrored = None
     await _hook(context, memory)
     async with context.looking() as session:
         known = await discovered.known(session)
@@ -88,6 +94,18 @@ async def look(context: Context, memory: Memory) -> Listing:
     return Listing(tuple(models), read)
 
 
+def _same(memory: Memory, models: tuple[RegisteredModel, ...]) -> bool:
+    if memory.mirrored != models or memory.undigested or memory.digesting is None or not memory.digesting.done():
+        return False
+    return bool(models) and all(_read(memory, model) for model in models)
+
+
+def _read(memory: Memory, model: RegisteredModel) -> bool:
+    """Whether all its versions have been read since they last changed, and not too long ago."""
+    updated_ms, at = memory.read.get(model.name, (-1, 0.0))
+    return model.updated_ms == updated_ms and time.monotonic() - at < _SWEEP_S
+
+
 async def _look_at(
     context: Context,
     memory: Memory,
@@ -98,8 +116,7 @@ async def _look_at(
     if problem := domain.name_problem(model.name):
         await _refuse(context, memory, model, problem)
         return
-    updated_ms, at = memory.read.get(model.name, (-1, 0.0))
-    if model.updated_ms == updated_ms and time.monotonic() - at < _SWEEP_S:
+    if _read(memory, model):
         return
     started = time.monotonic()
     read[model.name] = found = tuple(await context.registry.versions(model.name))
@@ -271,6 +288,7 @@ async def _digests(context: Context, memory: Memory) -> None:
     async with context.looking() as session:
         rows = await discovered.without_digest(session)
         known = await discovered.known(session)
+    memory.undigested = bool(rows)
     for row in rows:
         newest = max(known[row.model], key=int) == row.version
         try:
@@ -311,6 +329,7 @@ async def _hook(context: Context, memory: Memory) -> None:
 async def _refuse(context: Context, memory: Memory, model: RegisteredModel, problem: str) -> None:
     """Say in MLflow, on the versions themselves, why the model cannot be routed."""
     if memory.read.get(model.name, (-1, 0.0))[0] == model.updated_ms:
+        memory.read[model.name] = (model.updated_ms, time.monotonic())
         return
     for version in await context.registry.versions(model.name):
         if version.tags.get("mlcp.gates") != problem:

@@ -17,7 +17,8 @@ from control_plane.services import cutover
 log = structlog.get_logger()
 
 
-async def look(context: Context) -> None:
+async def look(context: Context) -> bool:
+    """Whether any rollout is open: time alone may move it."""
     now = datetime.now(UTC)
     async with context.looking() as session:
         entries = await store.all_open(session)
@@ -42,6 +43,7 @@ async def look(context: Context) -> None:
         except StaleRevision:
             continue  # a person was faster; the next look sees what they did
         log.info("rollout", model=entry.model, was=entry.rollout.phase, now=new.phase, why=new.reason)
+    return bool(entries)
 
 
 def observe(row: DeploymentRow | None) -> Observation:

@@ -25,12 +25,14 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Memory:
-    """Of this leader alone: each router's last report, by its own clock's reading."""
+    """Of this leader alone: each router's last report, `at` by its own clock's reading."""
 
     at: dict[str, float] = field(default_factory=dict[str, float])
+    said: dict[str, dict[str, object]] = field(default_factory=dict[str, dict[str, object]])
 
 
-async def look(context: Context, memory: Memory) -> None:
+async def look(context: Context, memory: Memory) -> bool:
+    """Whether all of them said what they had said before."""
     try:
         reports = await bus.router_reports(context.redis)
     except BusUnavailable as exc:  # then routers post to the API, which writes the same table
@@ -67,6 +69,9 @@ async def look(context: Context, memory: Memory) -> None:
             await snapshots.forget_routers(session, timedelta(seconds=_FORGOTTEN_S))
     if live or fresh:  # nobody reporting is no news about pins
         await _audit(context, before, pins)
+    said = {name: {key: value for key, value in report.items() if key != "at"} for name, report in reports.items()}
+    same, memory.said = said == memory.said, said
+    return same
 
 
 async def _catch_up(context: Context, fresh: Mapping[str, Mapping[str, object]]) -> None:

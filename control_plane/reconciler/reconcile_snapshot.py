@@ -45,7 +45,8 @@ class Memory:
     checked: float = 0.0  # monotonic
 
 
-async def look(context: Context, memory: Memory) -> None:
+async def look(context: Context, memory: Memory) -> bool:
+    """Whether everything was published already."""
     async with context.looking() as session:
         facts = await snapshots.facts(session)
         newest = await snapshots.newest(session)
@@ -79,6 +80,7 @@ async def look(context: Context, memory: Memory) -> None:
             await snapshots.drained_at(session, draining, revision)
     if document is not None:
         await _publish(context, memory, document, epoch, revision)
+    return not (changed or restored is not None or unpublished or draining)
 
 
 async def _save(

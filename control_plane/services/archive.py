@@ -15,11 +15,10 @@ from control_plane.adapters.archive import Archive, Damaged, Manifest
 from control_plane.adapters.store import log_archive
 from control_plane.adapters.store.log_archive import Hour, Row
 from control_plane.domain import quality as domain
+from control_plane.domain import retention
 from control_plane.domain.model_config import Label
 from control_plane.services import quality
 
-SETTLE: Final = timedelta(minutes=10)  # after an hour's end: the spools have it in Postgres by then
-REWRITE: Final = timedelta(days=1)  # an hour whose outcomes come in is written again once a day
 _AT_ONCE: Final = 5_000  # rows in memory
 
 log = structlog.get_logger()
@@ -42,18 +41,17 @@ class Report:
 
 
 async def run(
-    sessions: async_sessionmaker[AsyncSession], archive: Archive, *, now: datetime, retention: timedelta
+    sessions: async_sessionmaker[AsyncSession], archive: Archive, *, now: datetime, keep: timedelta
 ) -> Report:
-    """Archive every hour that is due; then drop the partitions of days that are older than `retention`.
+    """Archive every hour that is due; then drop the partitions of days that are older than `keep`.
 
     Raises:
         Unavailable: the archive cannot be written, such as a full disk. Postgres has what it had.
     """
     report = Report()
     async with sessions() as session:
-        waiting = await log_archive.waiting(
-            session, ended_before=now - timedelta(hours=1) - SETTLE, settled_before=now - REWRITE
-        )
+        due = retention.due(now)
+        waiting = await log_archive.waiting(session, begun_before=due.begun_before, written_before=due.written_before)
     for hour in waiting:
         try:
             await _archive(sessions, archive, hour, report, now=now)
@@ -61,7 +59,7 @@ async def run(
             report.failed[f"{hour.model} {hour.hour:%Y-%m-%dT%H}"] = str(exc)
             log.error("archive.hour_failed", model=hour.model, hour=hour.hour.isoformat(), why=str(exc))
     async with sessions() as session:
-        days = await log_archive.partitions(session, before=now - retention)
+        days = await log_archive.partitions(session, before=now - keep)
     for day in days:
         why = await _drop(sessions, archive, day, report, now=now)
         if why is None:
@@ -155,7 +153,7 @@ async def _drop(
     """Why the day's partition has to stay; None: it is gone."""
     async with sessions() as session:
         hours = await log_archive.of_day(session, day)
-        if (ripe_at := await _ripe_at(session, hours, day)) > now:
+        if (ripe_at := retention.ripe_at(day, await _delays(session, hours))) > now:
             return f"its labels have their time until {ripe_at:%Y-%m-%d}"
     try:
         for hour in hours:
@@ -169,13 +167,9 @@ async def _drop(
         return f"Postgres refuses: {exc.orig}"
 
 
-async def _ripe_at(session: AsyncSession, hours: Sequence[Hour], day: datetime) -> datetime:
-    """When every label of the day's predictions had its time and a day to be folded into performance."""
-    longest = timedelta()
-    for model in {hour.model for hour in hours}:
-        config = await quality.config_of(session, model)
-        longest = max(longest, timedelta(seconds=config.label.delay_s) if config else longest)
-    return day + timedelta(days=2) + longest
+async def _delays(session: AsyncSession, hours: Sequence[Hour]) -> list[timedelta]:
+    configs = [await quality.config_of(session, model) for model in {hour.model for hour in hours}]
+    return [timedelta(seconds=config.label.delay_s) for config in configs if config]
 
 
 async def _settle(

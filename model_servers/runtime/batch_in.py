@@ -9,7 +9,8 @@ import csv
 import importlib
 import io
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, cast
 
 import msgspec
@@ -132,22 +133,16 @@ class Reader:
 
     def _arrow(self, source: io.BufferedReader) -> Iterator[list[Parsed]]:
         pa: Any = importlib.import_module("pyarrow")
-        try:
-            with pa.ipc.open_stream(pa.PythonFile(source, mode="r")) as table:
-                yield from self._record_batches(table.schema, table)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
-            raise unreadable(str(exc).splitlines()[0]) from None
+        with _readable(pa), pa.ipc.open_stream(pa.PythonFile(source, mode="r")) as table:
+            yield from self._record_batches(table.schema, table)
 
     def _row_groups(self, file: io.BufferedReader) -> Iterator[list[Parsed]]:
         pa: Any = importlib.import_module("pyarrow")
         pq: Any = importlib.import_module("pyarrow.parquet")
-        try:
-            with pq.ParquetFile(file, pre_buffer=False) as table:
-                wanted = [name for name in table.schema_arrow.names if name in self._features]
-                batches = table.iter_batches(batch_size=self._size, columns=wanted, use_threads=False)
-                yield from self._record_batches(table.schema_arrow, batches)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
-            raise unreadable(str(exc).splitlines()[0]) from None
+        with _readable(pa), pq.ParquetFile(file, pre_buffer=False) as table:
+            wanted = [name for name in table.schema_arrow.names if name in self._features]
+            batches = table.iter_batches(batch_size=self._size, columns=wanted, use_threads=False)
+            yield from self._record_batches(table.schema_arrow, batches)
 
     def _record_batches(self, schema: Any, batches: Any) -> Iterator[list[Parsed]]:
         self._places(schema.names)
@@ -214,6 +209,15 @@ async def _in_thread(slices: Iterator[list[Parsed]]) -> AsyncIterator[list[Parse
 
     while (rows := await asyncio.to_thread(following)) is not None:
         yield rows
+
+
+@contextmanager
+def _readable(pa: Any) -> Generator[None]:
+    """What pyarrow cannot read is the sender's, not ours."""
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
+        raise unreadable(str(exc).splitlines()[0]) from None
 
 
 def _cell(text: str) -> str | None:

@@ -43,7 +43,7 @@ def archive(tmp_path: Path) -> Archive:
 
 
 async def run(maker: Sessions, archive: Archive, *, now: datetime | None = None) -> service.Report:
-    return await service.run(maker, archive, now=now or datetime.now(UTC), retention=RETENTION)
+    return await service.run(maker, archive, now=now or datetime.now(UTC), keep=RETENTION)
 
 
 def read(archive: Archive, *between: datetime, **more: Any) -> list[dict[str, Any]]:
@@ -107,7 +107,7 @@ async def test_a_partition_is_dropped_only_when_its_archive_is_whole(
     day = logged.of_today() - timedelta(days=40)
     identities = await logged.store(engine, [logged.record(day + timedelta(hours=n)) for n in range(3)])
     name = f"predictions_{day:%Y%m%d}"
-    assert (await service.run(maker, archive, now=datetime.now(UTC), retention=timedelta(days=60))).dropped == []
+    assert (await service.run(maker, archive, now=datetime.now(UTC), keep=timedelta(days=60))).dropped == []
     (first, *_) = archive.hours("fraud")
     path = Path(str(archive._root)) / "fraud" / f"{day:%Y-%m-%d}" / first.file
     whole = path.read_bytes()

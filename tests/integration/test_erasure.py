@@ -74,7 +74,7 @@ async def test_a_forgotten_unit_is_found_nowhere_and_the_statistics_stay(api: Ap
     told = [logged.outcome(at + timedelta(seconds=1), True, unit_id=UNIT) for at in times]
     identities = await logged.store(engine, [*records, *others], told)
     archive = Archive((home / "archive").as_uri())
-    await archiving.run(api.maker, archive, now=datetime.now(UTC), retention=timedelta(days=35))
+    await archiving.run(api.maker, archive, now=datetime.now(UTC), keep=timedelta(days=35))
     letters = home / "spool" / "dead-letters"
     letters.mkdir(parents=True)
     lines = [{"data": base64.b64encode(data.encode()).decode()} for data in (f"{{{UNIT}", "{somebody else")]
@@ -167,7 +167,7 @@ async def test_an_erasure_that_failed_half_way_leaves_no_name_once_another_is_do
     await add_model(api.maker, versions=1)
     await logged.store(api.maker.kw["bind"], [logged.record(NOON, unit_id=UNIT)])
     archive = Archive((home / "archive").as_uri())
-    await archiving.run(api.maker, archive, now=datetime.now(UTC), retention=timedelta(days=35))
+    await archiving.run(api.maker, archive, now=datetime.now(UTC), keep=timedelta(days=35))
     (manifest,) = archive.hours("fraud")
     file = home / "archive" / "predictions" / "fraud" / f"{NOON:%Y-%m-%d}" / manifest.file
     whole = file.read_bytes()

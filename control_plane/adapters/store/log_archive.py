@@ -50,14 +50,14 @@ class Hour:
     dropped: bool  # its day partition is gone: what the archive holds is all there is
 
 
-async def waiting(session: AsyncSession, *, ended_before: datetime, settled_before: datetime) -> list[Hour]:
-    """Hours that ended before `ended_before` and are not in the archive, or are and have changed since.
+async def waiting(session: AsyncSession, *, begun_before: datetime, written_before: datetime) -> list[Hour]:
+    """Hours that began before `begun_before` and are not in the archive, or are and have changed since.
 
-    One that is in the archive waits until `settled_before` is later than its file: labels come in by and by.
+    One that is in the archive waits until `written_before` is later than its file: labels come in by and by.
     """
     row = LogHourRow
-    stale = or_(row.archived == 0, row.archived_at < settled_before)
-    query = select(row).where(row.hour < ended_before, row.changed != row.archived, stale).order_by(row.hour, row.model)
+    stale = or_(row.archived == 0, row.archived_at < written_before)
+    query = select(row).where(row.hour < begun_before, row.changed != row.archived, stale).order_by(row.hour, row.model)
     return [_hour(found) for found in await session.scalars(query.limit(1_000))]
 
 
