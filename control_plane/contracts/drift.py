@@ -40,8 +40,9 @@ class Histogram(View):
     current: list[float]
 
 
-class DriftFeature(View):
-    """One feature over the window, against its reference. `psi` above `limit` is a FAIL for this one look."""
+class FeatureDrift(View):
+    """One feature, or column of a file, against its reference. `psi` (population stability index) above `limit` is a
+    FAIL for this one look; None where nothing could be computed."""
 
     name: str
     verdict: Verdict
@@ -54,13 +55,18 @@ class DriftFeature(View):
     wasserstein: float | None = Field(None, description="In the feature's unit; numbers only.")
     cramers_v: float | None = Field(None, description="Effect size of chi-square, 0..1; categories only.")
     findings: list[DriftFinding] = []
-    log_evidence: float | None = Field(None, description="Logarithm of its evidence of drift; an alarm adds them up.")
-    share: float | None = Field(None, description="How much of the predictions' shift it explains.")
     histogram: Histogram | None = None
 
 
+class DriftFeature(FeatureDrift):
+    """One feature of live traffic over the window, with what many looks say of it."""
+
+    log_evidence: float | None = Field(None, description="Logarithm of its evidence of drift; an alarm adds them up.")
+    share: float | None = Field(None, description="How much of the predictions' shift it explains.")
+
+
 class DriftInterval(View):
-    """A value with its 95 % interval (99 % where model.yaml asks for it)."""
+    """A value with its 95 % interval (a narrower one where `drift.alpha` of model.yaml is above 0.05)."""
 
     value: float
     low: float

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from control_plane.contracts.drift import FeatureDrift
 from control_plane.domain.rollouts import Verdict
 from control_plane.errors import InvalidInput
 from control_plane.sdk import subprocesses
@@ -29,44 +30,6 @@ class Frame(Protocol):
 
 
 Rows = str | Path | list[dict[str, Any]] | tuple[dict[str, Any], ...] | Frame
-
-
-class Finding(BaseModel):
-    """What is wrong with the data itself."""
-
-    model_config = ConfigDict(frozen=True)
-
-    issue: str
-    why: str
-
-
-class Histogram(BaseModel):
-    """Shares per cell; both sides sum to 1."""
-
-    model_config = ConfigDict(frozen=True)
-
-    cells: list[str]
-    reference: list[float]
-    current: list[float]
-
-
-class FeatureDrift(BaseModel):
-    """One column. `psi` (population stability index) above `limit` is a FAIL; None where nothing could be computed."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    verdict: Verdict
-    why: str
-    rows: int
-    psi: float | None
-    limit: float | None
-    js: float | None  # Jensen-Shannon distance
-    ks: float | None  # Kolmogorov-Smirnov distance on the bins; numbers only
-    wasserstein: float | None = None  # numbers only, in the column's unit
-    cramers_v: float | None = None  # categories only: effect size of chi-square
-    findings: list[Finding]
-    histogram: Histogram | None = None
 
 
 class DriftReport(BaseModel):

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,27 +12,27 @@ from control_plane.adapters.store import drift as store
 from control_plane.adapters.store import versions
 from control_plane.adapters.store.drift import DAY, Reference, hour_of, midnight
 from control_plane.adapters.store.tables import DriftIncidentRow, ModelVersionRow
-from control_plane.domain.drift import decide, evidence, incidents, monitor
-from control_plane.domain.drift.decide import Policy, Report
+from control_plane.domain.drift import days, decide, evidence, incidents, monitor
+from control_plane.domain.drift.decide import Report
 from control_plane.domain.drift.evidence import Day, Scores
 from control_plane.domain.drift.incidents import Action, Episode
 from control_plane.domain.drift.monitor import Course, Kind, Reading, Severity, Share, Weighed
 from control_plane.domain.drift.profiles import Profile
+from control_plane.domain.model_config import Drift, ModelConfig
 from control_plane.services import evidence as gates
 from control_plane.services import labels
 
 WINDOW = timedelta(hours=24)  # what the scores are of
 _PREDICTION = "prediction:"  # before a version's name: measured days of its predictions
-_CATCH_UP = 7  # days back whose end the worker may have slept through
-_EARLY_DAY_SD = 0.03
 _KEPT = 200  # entries of an incident's history
+_DECLARED = Drift()  # what a version that declares nothing is watched by
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`psi`: threshold where model.yaml names none. `early`: also judge a day so far whose usual course is unknown."""
 
-    psi: float = 0.1
+    psi: float = _DECLARED.psi
     early: bool = False
 
 
@@ -54,30 +54,33 @@ async def look(session: AsyncSession, model: str, *, settings: Settings, now: da
     if reference is None:
         return None
     config, _ = gates.config(version)
-    drift_alpha = config.drift.alpha if config else 0.01
+    declared = _drift_of(version, config, settings)
     opened = await store.open_incident(session, model)
     past = await store.incidents(session, model, limit=20)
-    excluded = _days_of(past, version.version, now)
-    since = await _since(session, model, version.version)
+    mine = [(row.opened_at, row.closed_at) for row in past if row.version == version.version]
+    excluded = days.of_incidents(mine, now)
+    since = days.since(await store.last_closed(session, model, version.version))
 
     recent = await store.window(session, reference, model, "rows", hour_of(now - WINDOW), now + DAY)
     blocks = await store.window(session, reference, model, "blocks", hour_of(now - WINDOW), now + DAY)
-    policy = policy_of(version, settings, recent, blocks)
+    policy = monitor.policy_for(declared, rows=recent.rows, blocks=blocks.rows)
     report = decide.compare(reference.profile, recent, policy)
 
     scores = evidence.scores_of(reference.profile)
-    alpha = _evidence_settings(drift_alpha, Kind.DATA, settings)
+    alpha = monitor.settings_for(declared.alpha, Kind.DATA, early=settings.early)
     course = await _measured(session, model, reference, scores, reference.profile, settings, now, "")
     prior = evidence.prior(scores, reference.profile, alpha)
     facts: dict[str, Any] = {"since": since, "excluded": excluded, "early": settings.early}
     weighed = monitor.weigh(scores, prior, course, now.date(), settings=alpha, **facts)
-    calm = _calm(scores, course, prior, opened, excluded, alpha)
+    calm = opened is not None and days.is_calm(
+        scores, course, prior, opened.opened_at, opened.features, excluded=excluded, settings=alpha
+    )
 
     said: Weighed | None = None
     answers = monitor.prediction_profile(reference.profile)
     if answers is not None:
         of_answers = evidence.scores_of(answers)
-        beta = _evidence_settings(drift_alpha, Kind.PREDICTION, settings)
+        beta = monitor.settings_for(declared.alpha, Kind.PREDICTION, early=settings.early)
         spoken = await _measured(session, model, reference, of_answers, answers, settings, now, _PREDICTION)
         said = monitor.weigh(
             of_answers, evidence.prior(of_answers, answers, beta), spoken, now.date(), settings=beta, **facts
@@ -113,19 +116,11 @@ async def look(session: AsyncSession, model: str, *, settings: Settings, now: da
     return Looked(model, version.version, readings, is_open)
 
 
-def _evidence_settings(alpha: float, kind: Kind, settings: Settings) -> evidence.Settings:
-    """Whoever asks for an early answer takes the first days for alike."""
-    made = monitor.settings_for(alpha, kind)
-    return dataclasses.replace(made, prior_day_sd=_EARLY_DAY_SD) if settings.early else made
-
-
-def policy_of(version: ModelVersionRow, settings: Settings, recent: Profile, blocks: Profile) -> Policy:
-    """Thresholds of model.yaml, else the platform's; rows of one customer count as one together."""
-    config, _ = gates.config(version)
-    declared = cast("Mapping[str, Any]", version.config.get("drift") or {})
-    psi = config.drift.psi if config and "psi" in declared else settings.psi
-    design = max(1.0, recent.rows / max(1, blocks.rows)) if blocks.rows else 1.0
-    return Policy(psi=psi, alpha=config.drift.alpha if config else 0.01, rows_per_unit=design)
+def _drift_of(version: ModelVersionRow, config: ModelConfig | None, settings: Settings) -> Drift:
+    """As model.yaml declares it; a threshold it does not name is the platform's."""
+    drift = config.drift if config else _DECLARED
+    named = cast("Mapping[str, Any]", version.config.get("drift") or {})
+    return drift if config and "psi" in named else dataclasses.replace(drift, psi=settings.psi)
 
 
 async def _measured(
@@ -140,8 +135,7 @@ async def _measured(
 ) -> Course:
     """Measure what is new, save it, and give the course of all days. `measured`: the profile `scores` are of."""
     key = f"{prefix}{reference.version}"
-    this_hour = hour_of(now)
-    today, hour = now.date(), this_hour.hour - 1  # the last hour that is over
+    today, hour = now.date(), days.last_hour(now)
 
     async def day(one: date, until: datetime) -> Day | None:
         blocks = await store.window(session, reference, model, "blocks", midnight(one), until)
@@ -150,42 +144,18 @@ async def _measured(
         counted = blocks if measured is reference.profile else monitor.prediction_profile(blocks)
         return None if counted is None else evidence.measure(scores, counted)
 
-    known = await store.days(session, model, key, [23, max(0, hour)])
-    closed = {d: monitor.measured_from(m) for d, m in known.get(23, {}).items() if d < today}
-    for back in range(_CATCH_UP, 0, -1):
-        one = today - timedelta(days=back)
-        if one in closed and not (back == 1 and this_hour.hour < 3):  # what came late still counts for a while
-            continue
+    known = await store.days(session, model, key, [days.WHOLE, max(0, hour)])
+    closed = {d: monitor.measured_from(m) for d, m in known.get(days.WHOLE, {}).items() if d < today}
+    for one in days.to_close(closed, now):
         if (found := await day(one, midnight(one) + DAY)) is not None:
             closed[one] = found
-            await store.save_day(session, model, key, one, 23, monitor.measured_json(found))
-    complete = await day(today, this_hour) if hour >= 0 else None
-    if complete is not None and hour < 23:
+            await store.save_day(session, model, key, one, days.WHOLE, monitor.measured_json(found))
+    complete = await day(today, hour_of(now)) if hour >= 0 else None
+    if complete is not None and hour < days.WHOLE:
         await store.save_day(session, model, key, today, hour, monitor.measured_json(complete))
     so_far = await day(today, now + DAY) if settings.early else complete
     same = {d: monitor.measured_from(m) for d, m in known.get(hour, {}).items() if d < today} if hour >= 0 else {}
-    ordered = dict(sorted(closed.items()))
-    if ordered and not settings.early:
-        ordered.pop(next(iter(ordered)))  # the first day is never a whole one
-    return Course(ordered, same, so_far)
-
-
-def _calm(
-    scores: Scores,
-    course: Course,
-    prior: evidence.Baseline,
-    opened: DriftIncidentRow | None,
-    excluded: Sequence[date],
-    settings: evidence.Settings,
-) -> bool:
-    if opened is None or not course.closed:
-        return False
-    last = max(course.closed)
-    if last <= opened.opened_at.date():
-        return False
-    usual, season = monitor.usual_day(course, last, prior, excluded=excluded, settings=settings)
-    named = set(opened.features) or {name for name, _ in scores.names}
-    return evidence.is_calm(scores, course.closed[last], usual, named, season=season, settings=settings)
+    return days.course(closed, same, so_far, early=settings.early)
 
 
 async def _step(
@@ -227,22 +197,6 @@ async def _step(
 def _episode(row: DriftIncidentRow) -> Episode:
     kinds = tuple(Kind(kind) for kind in row.kinds)
     return Episode(row.version, row.opened_at, Severity(row.severity), kinds, tuple(row.features))
-
-
-def _days_of(past: Sequence[DriftIncidentRow], version: str, now: datetime) -> list[date]:
-    """Every day of this version's incidents, the day before each included: drift begins before it is noticed."""
-    found: list[date] = []
-    for row in past:
-        if row.version == version:
-            first, last = row.opened_at.date() - timedelta(days=1), (row.closed_at or now).date()
-            found += [first + timedelta(days=n) for n in range((last - first).days + 1)]
-    return found
-
-
-async def _since(session: AsyncSession, model: str, version: str) -> date:
-    """Evidence starts anew with the day after an incident of this version was over."""
-    closed = await store.last_closed(session, model, version)
-    return date.min if closed is None else closed.astimezone(UTC).date()
 
 
 def _features(report: Report, weighed: Weighed, shares: Sequence[Share]) -> list[dict[str, Any]]:

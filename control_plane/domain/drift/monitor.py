@@ -19,11 +19,13 @@ from control_plane.domain.drift.decide import FeatureDrift, Finding, Issue, Poli
 from control_plane.domain.drift.estimate import Estimate
 from control_plane.domain.drift.evidence import Baseline, Day, Evidence, Scores, Settings, State
 from control_plane.domain.drift.profiles import Profile
+from control_plane.domain.model_config import Drift
 from control_plane.domain.rollouts import Verdict
 
 _LEARNT = 28  # usual days, the first ones
 _BY_WEEKDAY = 16  # from so many on each weekday is a season of its own
 _LEAST_DAYS = 9
+_EARLY_DAY_SD = 0.03  # of days that are taken for alike
 _BROKEN = frozenset({Issue.MISSING, Issue.ALL_NULLS, Issue.NEW_TYPE})
 _ERRORS = frozenset({"mae", "rmse", "log_loss"})  # smaller is better
 _SHORT = "It may be the day: "  # before the evidence, where one look says drift and the evidence does not yet
@@ -125,8 +127,15 @@ def advance(
     return Past(state, taught, days, past.learnt)
 
 
-def settings_for(alpha: float, kind: Kind) -> Settings:
-    return Settings(alpha=alpha * ALPHAS[kind])
+def settings_for(alpha: float, kind: Kind, *, early: bool = False) -> Settings:
+    """Whoever asks for an early answer takes the first days for alike."""
+    made = Settings(alpha=alpha * ALPHAS[kind])
+    return replace(made, prior_day_sd=_EARLY_DAY_SD) if early else made
+
+
+def policy_for(drift: Drift, *, rows: int, blocks: int) -> Policy:
+    """Of a window of so many rows and customers per day: rows of one customer count as one together."""
+    return Policy(psi=drift.psi, alpha=drift.alpha, rows_per_unit=max(1.0, rows / blocks) if blocks else 1.0)
 
 
 def prediction_profile(profile: Profile) -> Profile | None:
