@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,13 +50,17 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     train = commands.add_parser("train", parents=[shared], help="train and register one version")
     train.add_argument("--data", type=Path, help="Parquet or CSV of raw rows; default: simulated rows")
     url = environ.get("MLCP_MLFLOW_URL") or environ.get("MLFLOW_TRACKING_URI") or "http://127.0.0.1:5000"
-    train.add_argument("--mlflow-url", default=url, help="default MLCP_MLFLOW_URL, else port 5000 of this host")
+    _mlflow_url(train, url)
     train.add_argument("--cpus", type=int, default=min(os.cpu_count() or 1, 4), help="threads that compute at a time")
 
     features = commands.add_parser(
         "features", parents=[shared], help="final features of raw rows, as the model sees them"
     )
     features.add_argument("--data", type=Path, required=True, help="Parquet or CSV of raw rows")
+    features.add_argument(
+        "--version", help="by the code of this version; default: that beside model.yaml"
+    )
+    _mlflow_url(features, url)
     features.add_argument("--out", type=Path, help="Parquet or CSV to write; default: JSON lines on stdout")
 
     simulate = commands.add_parser("simulate", parents=[shared], help="rows with a known truth")
@@ -66,6 +71,10 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         "--ndjson", action="store_true", help="predict bodies with their labels, one JSON object a line"
     )
     return parser
+
+
+def _mlflow_url(parser: argparse.ArgumentParser, url: str) -> None:
+    parser.add_argument("--mlflow-url", default=url, help="default MLCP_MLFLOW_URL, else port 5000 of this host")
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -89,10 +98,16 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _features(arguments: argparse.Namespace) -> None:
-    from training.common import models, rows
+    from training.common import models, register, rows
 
     source = models.find(arguments.model, models.folders(os.environ))
-    _write(rows.final(source, arguments.data), arguments.out)
+    if arguments.version is None:
+        _write(rows.final(source, arguments.data), arguments.out)
+        return
+    with tempfile.TemporaryDirectory(prefix="mlcp-features-") as folder:
+        registry = register.Registry(arguments.mlflow_url)
+        artifact = registry.artifact(source.config.name, arguments.version, Path(folder))
+        _write(rows.final(models.read(artifact / "model.yaml"), arguments.data), arguments.out)
 
 
 def _simulate(arguments: argparse.Namespace) -> None:

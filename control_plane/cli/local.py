@@ -76,11 +76,15 @@ def features(
     out: Annotated[
         str | None, typer.Option("--out", help="CSV or Parquet; left out: JSON lines on stdout.", metavar="FILE")
     ] = None,
+    version: Annotated[
+        str | None, typer.Option("--version", help="With the code this version was trained with.", metavar="VERSION")
+    ] = None,
 ) -> None:
     """Make MODEL's final features of raw rows, as its predict bodies carry them."""
     from control_plane.sdk import subprocesses
 
     options = [] if out is None else ["--out", out]
+    options += [] if version is None else ["--version", version]
     status = subprocesses.run("training", "training", "features", model, "--data", data, *options)
     raise typer.Exit(7 if status == _DATA_REFUSED else status)
 

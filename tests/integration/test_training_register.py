@@ -204,3 +204,24 @@ def test_the_config_in_the_artifact_is_the_one_that_was_declared(
         "features": {"income": 30000.0, "age": 41, "purpose": example["features"]["purpose"]},
         "unit_id": "example",
     }
+
+
+def test_the_features_of_a_version_are_made_by_the_code_it_was_trained_with(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "def features(raw, *, label_delay_s):\n    return raw.assign(age=raw.age + {})\n"
+    bench.declare(candidates="[logistic]")
+    file = bench.folder / "models" / bench.name / "features.py"
+    file.write_text(code.format(1))
+    version = bench.train(frame := loans(), capsys)["version"]
+    file.write_text(code.format(2))
+    argv = ["features", bench.name, "--data", str(bench.folder / "rows.parquet"), "--mlflow-url", bench.url]
+    for more, added in ((["--version", version], 1), ([], 2)):
+        assert cli.main([*argv, *more]) == 0
+        ages = [json.loads(line)["age"] for line in capsys.readouterr().out.splitlines()]
+        assert ages == (frame.age + added).tolist()
+    assert cli.main([*argv, "--version", "9"]) == 3
+    assert f"no version 9 of {bench.name}" in capsys.readouterr().err
+    bench.client.set_model_version_tag(bench.name, version, "mlcp.digest", "sha256:" + "0" * 64)
+    assert cli.main([*argv, "--version", version]) == 4
+    assert "not what was registered" in capsys.readouterr().err

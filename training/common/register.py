@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from control_plane.domain.model_config import Feature, FeatureType, ModelConfig, Problem
-from control_plane.errors import RegistryUnavailable
+from control_plane.errors import InvalidData, NotFound, RegistryUnavailable
 from model_servers.native import digest
 from training.common import models
 from training.common.data import Fingerprint
@@ -82,9 +82,32 @@ class Registry:
                 raise
             if version.tags.get(RUNTIME) != "native":
                 return None
-            uri = f"models:/{model}/{version.version}/{_NATIVE}"
-            folder = self._mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(into))
-        return str(version.version), Path(folder)
+            return str(version.version), self._download(version, into)
+
+    def artifact(self, model: str, version: str, into: Path) -> Path:
+        """The native artifact of a version, downloaded and as it was registered.
+
+        Raises NotFound for a version that is none of ours, InvalidData where its content has changed since.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with self._answering():
+            try:
+                found = self._client.get_model_version(model, version)
+            except MlflowException as exc:
+                if exc.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                    raise NotFound(f"MLflow has no version {version} of {model}.", model=model) from exc
+                raise
+            if found.tags.get(RUNTIME) != "native":
+                raise NotFound(f"Version {version} of {model} was not made by this pipeline: it has no features.py.")
+            folder = self._download(found, into)
+        if (now := digest.of_folder(folder)) != found.tags.get(DIGEST):
+            raise InvalidData(f"The artifact of {model} {version} is {now}, not what was registered.")
+        return folder
+
+    def _download(self, version: Any, into: Path) -> Path:
+        uri = f"models:/{version.name}/{version.version}/{_NATIVE}"
+        return Path(self._mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(into)))
 
     def register(
         self,
