@@ -24,6 +24,7 @@ ControlPlaneError
     ├── RegistryUnavailable
     ├── BusUnavailable
     ├── StoreUnavailable
+    ├── ClusterUnavailable     the Kubernetes API does not answer, or not us
     └── TargetUnavailable      no model server could answer this prediction
 
 What a user can cause raises the most specific of these; what only a programmer can cause raises ValueError.
@@ -135,6 +136,10 @@ class BusUnavailable(Unavailable):
 
 class StoreUnavailable(Unavailable):
     type, title = "store-unavailable", "Postgres does not answer"
+
+
+class ClusterUnavailable(Unavailable):
+    type, title = "cluster-unavailable", "Kubernetes does not answer"
 
 
 class TargetUnavailable(Unavailable):

@@ -86,6 +86,12 @@ class _Archive(_Process):
     archive_url: str | None = None  # file:///folder or s3://bucket/prefix?...; None: $MLCP_HOME/archive
 
 
+class _Cluster(_Process):
+    """Beside KUBECONFIG, which every client of Kubernetes reads; without it a pod's service account is used."""
+
+    kubernetes_namespace: str | None = None  # of model servers and training jobs; None: that of the account
+
+
 class ApiSettings(_Store, _Registry, _Gates, _Drift, _Archive):
     """The admin API. It needs Postgres to start and MLflow for artifacts' details only."""
 
@@ -99,10 +105,10 @@ class ApiSettings(_Store, _Registry, _Gates, _Drift, _Archive):
     mlflow_webhook_secret: SecretStr | None = None  # signs MLflow's webhooks; None: they need a key like anyone
 
 
-class ReconcilerSettings(_Store, _Bus, _Registry, _Gates):
+class ReconcilerSettings(_Store, _Bus, _Registry, _Gates, _Cluster):
     """The reconciler: MLflow, deployments and snapshots follow Postgres."""
 
-    deployer: Literal["local"] = "local"  # what runs the model servers
+    deployer: Literal["local", "kubernetes"] = "local"  # what runs the model servers
     registry_poll_s: float = 2.0  # how often MLflow is looked at
     mlflow_webhook_url: str | None = None  # our /webhooks/mlflow as MLflow reaches it, https; None: polling alone
     mlflow_webhook_secret: SecretStr | None = None  # given to MLflow, which signs its calls with it
@@ -119,9 +125,10 @@ class ArchiverSettings(_Store, _Archive):
     exposures_days: int = Field(35, ge=1)  # how long after a rollout's end it is kept who was in which arm
 
 
-class WorkerSettings(_Store, _Registry, _Drift):
+class WorkerSettings(_Store, _Registry, _Drift, _Cluster):
     """The job queue's process: training, replay, reports, notifications, archiving, a look at drift every minute."""
 
+    trainer: Literal["local", "kubernetes"] = "local"  # where training runs: a child process, or a Job of the cluster
     worker_concurrency: int = 1  # jobs carried out at the same time
     job_timeout_s: float = 6 * 3_600.0  # a job that runs longer is stopped and fails
     drift_early: bool = False  # judge a version's first hours too, taking every hour and day for alike

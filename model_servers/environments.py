@@ -37,6 +37,15 @@ class CannotInstall(Exception):
     """uv could not build the environment; the text holds its last lines."""
 
 
+def of_artifact(artifact: Path) -> tuple[str, ...]:
+    """What the version needs, as MLflow logged it. Options (-r, --index-url) are not for a stranger to set."""
+    try:
+        lines = [line.partition(" #")[0].strip() for line in (artifact / "requirements.txt").read_text().splitlines()]
+    except OSError:
+        return ()
+    return tuple(line for line in lines if line and line[0] not in "#-")
+
+
 def unmet(requirements: Iterable[str]) -> list[str]:
     """The requirements this interpreter does not satisfy, as written; [] when it can serve the model as it is.
 

@@ -10,6 +10,7 @@ import ast
 import json
 import keyword
 import os
+import string
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,7 @@ class _Resources(msgspec.Struct):
     cpu_request: str = "250m"
     memory_request: str = "256Mi"
     min_replicas: int = 2
+    max_replicas: int = 6
 
 
 class _Serving(msgspec.Struct):
@@ -163,7 +165,14 @@ def _values(config: Config, deployment: _Deployment, folder: str) -> dict[str, A
         "dns": config.name.replace("_", "-"),
         "workers": deployment.serving.workers,
         "resources": deployment.resources,
+        "memory_limit": _twice(deployment.resources.memory_request),
     }
+
+
+def _twice(quantity: str) -> str:
+    """Of a Kubernetes quantity: what a server may take while it drains one version's requests and reads a batch."""
+    number = quantity.rstrip(string.ascii_letters)
+    return f"{2 * int(number)}{quantity[len(number) :]}" if number.isdecimal() else quantity
 
 
 def _field(index: int, name: str, feature: Feature) -> dict[str, str]:

@@ -61,16 +61,19 @@ def interpreter(wanted: Spec) -> tuple[str, dict[str, str]]:
 
     Raises BadSpec without a `cache_dir` to build in, CannotInstall when building fails.
     """
-    if not wanted.requirements:
+    needed = wanted.requirements
+    if needed is None and wanted.runtime == "pyfunc":
+        needed = environments.of_artifact(Path(wanted.artifact))
+    if not needed:
         return sys.executable, {}
-    missing = environments.unmet(wanted.requirements)
+    missing = environments.unmet(needed)
     if not missing:
         return sys.executable, {}
     if wanted.cache_dir is None:
         raise BadSpec(f"cache_dir: needed to install {', '.join(missing[:5])}")
     _log.info("the model needs an environment of its own", extra={"model": wanted.model, "unmet": missing[:20]})
     cache = Path(wanted.cache_dir).absolute()
-    requirements = environments.with_runtime(wanted.requirements)
+    requirements = environments.with_runtime(needed)
     constraints = Path(wanted.artifact) / "constraints.txt"
     python = environments.prepare(requirements, cache, constraints=constraints)
     return str(python), {"PYTHONPATH": str(_package_alone(cache))}

@@ -19,10 +19,13 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from control_plane.adapters import bus, store
+from control_plane.adapters import bus, kubeconfig, store
 from control_plane.adapters.artifacts import ArtifactCache
+from control_plane.adapters.deployers.base import Deployer
 from control_plane.adapters.deployers.external import ExternalDeployer
+from control_plane.adapters.deployers.kubernetes import KubernetesDeployer
 from control_plane.adapters.deployers.local import LocalDeployer
+from control_plane.adapters.kubernetes import Cluster
 from control_plane.adapters.registry import Registry
 from control_plane.adapters.store import lease
 from control_plane.adapters.store.lease import Lease, LeaseLost
@@ -79,7 +82,7 @@ async def run(settings: ReconcilerSettings) -> None:
         registry = Registry(settings.mlflow_url)
         stack.push_async_callback(registry.aclose)
         artifacts = ArtifactCache(settings.home, registry)
-        servers, elsewhere = LocalDeployer(settings.home, artifacts), ExternalDeployer()
+        servers, elsewhere = _deployer(settings, artifacts), ExternalDeployer()
         stack.push_async_callback(servers.aclose)
         stack.push_async_callback(elsewhere.aclose)
         wake = await stack.enter_async_context(listening(dsn))
@@ -94,6 +97,15 @@ async def run(settings: ReconcilerSettings) -> None:
                 log.warning("leadership lost", epoch=mine.epoch, why=str(lost.exceptions[0]))
             finally:
                 await _give_back(sessions, mine)
+
+
+def _deployer(settings: ReconcilerSettings, artifacts: ArtifactCache) -> Deployer:
+    match settings.deployer:
+        case "local":
+            return LocalDeployer(settings.home, artifacts)
+        case "kubernetes":
+            cluster = Cluster(kubeconfig.access(os.environ), settings.kubernetes_namespace)
+            return KubernetesDeployer(cluster, settings.mlflow_url)
 
 
 async def _next_lease(sessions: async_sessionmaker[AsyncSession], holder: str, ttl: timedelta) -> Lease:

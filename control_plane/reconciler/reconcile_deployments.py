@@ -225,7 +225,8 @@ async def _retire(
     )
     if not gone:
         return
-    await context.deployer(unit).retire(row.id)
+    if not await context.deployer(unit).retire(row.id):
+        return
     async with context.leading() as session:
         await deployments.stopped(session, row.id, now=now)
     memory.misses.pop(row.id, None)

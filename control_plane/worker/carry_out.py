@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.adapters.store import wake, work
 from control_plane.adapters.store.tables import JobRow
+from control_plane.errors import ControlPlaneError
 from control_plane.settings import WorkerSettings
-from control_plane.worker import subprocesses
+from control_plane.worker import cluster_jobs, subprocesses
+from control_plane.worker.subprocesses import Run
 
 _LOOK_S = 0.5  # at cancellation requests, and the shortest time between two writes of progress
 _TAIL = 2_000  # characters of the log in a failure without words of its own
@@ -39,26 +42,39 @@ class Carrier:
         log.info("job begun", job=str(job_id), kind=row.kind, model=row.model)
         try:
             argv = _command(row, self.settings)
+            elsewhere = row.kind == "train" and self.settings.trainer == "kubernetes"
             if argv is None:
                 await self._end(
                     job_id, "failed", error=f"unknown kind: this worker carries out train and archive, not {row.kind}"
                 )
                 return
-            await self._run(job_id, argv, path)
+            await self._run(job_id, self._in_cluster(row, argv, path) if elsewhere else self._here(argv, path), path)
         except asyncio.CancelledError:  # the worker stops: the job is for the next one
             async with self.sessions.begin() as session:
                 await work.release(session, job_id)
                 await wake.notify(session, f"job {job_id}")
             raise
+        except ControlPlaneError as exc:
+            await self._end(job_id, "failed", error=exc.detail)
         except Exception as exc:
             log.exception("job failed", job=str(job_id))
             await self._end(job_id, "failed", error=f"It could not be run: {exc!r}")
 
-    async def _run(self, job_id: UUID, argv: Sequence[str], path: Path) -> None:
-        started, said = time.monotonic(), dict[str, Any]()
+    def _here(self, argv: Sequence[str], path: Path) -> AbstractAsyncContextManager[Run]:
         env = {"MLCP_HOME": str(self.settings.home), "MLCP_MLFLOW_URL": self.settings.mlflow_url}
-        async with subprocesses.started(argv, log=path, env=env) as process:
-            reading = asyncio.create_task(self._read(process, path, said))
+        return subprocesses.started(argv, log=path, env=env)
+
+    def _in_cluster(self, row: JobRow, argv: Sequence[str], path: Path) -> AbstractAsyncContextManager[Run]:
+        assert row.model is not None
+        ours = {"--home", str(self.settings.home)}  # a Job has a folder of its own
+        arguments = [part for part in argv[argv.index("training") + 1 :] if part not in ours]
+        timeout_s = int(self.settings.job_timeout_s)
+        return cluster_jobs.started(self.settings, row.id, row.model, arguments, log=path, timeout_s=timeout_s)
+
+    async def _run(self, job_id: UUID, run: AbstractAsyncContextManager[Run], path: Path) -> None:
+        started, said = time.monotonic(), dict[str, Any]()
+        async with run as process:
+            reading = asyncio.create_task(self._read(process, said))
             why: str | None = None
             try:
                 while not reading.done():
@@ -70,7 +86,7 @@ class Carrier:
                         why = "cancelled"
                         break
                 if why is not None:
-                    await subprocesses.stop(process)
+                    await process.stop()
                 await reading
                 code = await process.wait()
             finally:
@@ -87,8 +103,8 @@ class Carrier:
             case _:
                 await self._end(job_id, "failed", error=why)
 
-    async def _read(self, process: asyncio.subprocess.Process, path: Path, said: dict[str, Any]) -> None:
-        async for line in subprocesses.lines(process, path):
+    async def _read(self, process: Run, said: dict[str, Any]) -> None:
+        async for line in process.lines():
             said.clear()
             said.update(line)
 

@@ -11,17 +11,49 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 _GRACE_S = 10.0  # between SIGTERM and SIGKILL
 _LINE_BYTES = 2**20
 
 
+class Run(Protocol):
+    """A job's own process, wherever it runs."""
+
+    def lines(self) -> AsyncGenerator[Mapping[str, Any]]:
+        """Every JSON object it prints, as it comes, to its end; all it prints goes into the log."""
+        ...
+
+    async def stop(self) -> None:
+        """End it, whatever it is doing."""
+        ...
+
+    async def wait(self) -> int:
+        """Its exit code, after its end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One of this host."""
+
+    process: asyncio.subprocess.Process
+    log: Path
+
+    def lines(self) -> AsyncGenerator[Mapping[str, Any]]:
+        return lines(self.process, self.log)
+
+    async def stop(self) -> None:
+        await stop(self.process)
+
+    async def wait(self) -> int:
+        return await self.process.wait()
+
+
 @asynccontextmanager
-async def started(
-    argv: Sequence[str], *, log: Path, env: Mapping[str, str]
-) -> AsyncGenerator[asyncio.subprocess.Process]:
+async def started(argv: Sequence[str], *, log: Path, env: Mapping[str, str]) -> AsyncGenerator[Child]:
     """Run `argv` with stderr appended to `log`; `lines` appends stdout. Ended, with its group, on leaving."""
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     pid_file = log.with_suffix(".pid")
@@ -38,7 +70,7 @@ async def started(
         )
     pid_file.write_text(f"{process.pid} {_identity(process.pid)}")
     try:
-        yield process
+        yield Child(process, log)
     finally:
         await stop(process)
         pid_file.unlink(missing_ok=True)
@@ -69,10 +101,17 @@ async def lines(process: asyncio.subprocess.Process, log: Path) -> AsyncGenerato
             if not line:
                 return
             file.write(line)
-            with contextlib.suppress(ValueError):
-                said: object = json.loads(line)
-                if isinstance(said, dict):
-                    yield cast("Mapping[str, Any]", said)
+            if (said := told(line)) is not None:
+                yield said
+
+
+def told(line: str | bytes) -> Mapping[str, Any] | None:
+    """The JSON object a line is; None for any other line."""
+    try:
+        said: object = json.loads(line)
+    except ValueError:
+        return None
+    return cast("Mapping[str, Any]", said) if isinstance(said, dict) else None
 
 
 def _end_leftover(pid_file: Path) -> None:

@@ -69,7 +69,12 @@ def test_the_typed_request_reads_the_example_the_server_gives(model: str) -> Non
 @pytest.mark.parametrize("model", OURS)
 def test_the_manifest_is_valid_yaml_that_probes_and_limits(model: str) -> None:
     objects = list(yaml.safe_load_all((MODELS / model / "k8s.yaml").read_text()))
-    assert [item["kind"] for item in objects] == ["Deployment", "Service", "PodDisruptionBudget"]
+    assert [item["kind"] for item in objects] == [
+        "Deployment",
+        "Service",
+        "HorizontalPodAutoscaler",
+        "PodDisruptionBudget",
+    ]
     (container,) = objects[0]["spec"]["template"]["spec"]["containers"]
     assert container["readinessProbe"]["httpGet"]["path"] == "/ready"
     assert container["resources"]["requests"]["memory"].endswith("Mi")
@@ -109,7 +114,7 @@ def test_names_that_are_no_identifiers_are_kept_on_the_wire(odd: Path) -> None:
     assert msgspec.to_builtins(request) == body
     ast.parse(files["server.py"])
     OpenAPIV31SpecValidator(json.loads(files["openapi.json"])).validate()
-    assert next(iter(yaml.safe_load_all(files["k8s.yaml"])))["metadata"]["name"] == "odd-one"
+    assert next(iter(yaml.safe_load_all(files["k8s.yaml"])))["metadata"]["name"] == "odd-one-deployment"
 
 
 def test_check_tells_what_is_not_current_and_writes_nothing(odd: Path, capsys: pytest.CaptureFixture[str]) -> None:

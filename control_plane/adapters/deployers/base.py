@@ -49,8 +49,8 @@ class Deployer(Protocol):
         """Look at it. A server that does not answer is no error; answers within two seconds or so."""
         ...
 
-    async def retire(self, deployment_id: UUID) -> None:
-        """Stop its servers, after what they are answering now."""
+    async def retire(self, deployment_id: UUID) -> bool:
+        """Stop its servers, after what they are answering now. False: they are still at it, ask again soon."""
         ...
 
     async def sweep(self, live: frozenset[UUID]) -> None:

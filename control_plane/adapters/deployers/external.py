@@ -56,8 +56,9 @@ class ExternalDeployer:
         except ValueError as exc:
             return Seen("failed", base, error=f"{base} cannot serve {unit.model} {unit.version}: {exc}")
 
-    async def retire(self, deployment_id: UUID) -> None:
+    async def retire(self, deployment_id: UUID) -> bool:
         """Not ours to stop."""
+        return True
 
     async def sweep(self, live: frozenset[UUID]) -> None:
         """Not ours to stop."""

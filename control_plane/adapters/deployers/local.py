@@ -64,11 +64,12 @@ class LocalDeployer:
             self._descriptions[unit.id] = description
         return Seen("ready", address, aux_address, self._descriptions[unit.id])
 
-    async def retire(self, deployment_id: UUID) -> None:
+    async def retire(self, deployment_id: UUID) -> bool:
         self._wanted(deployment_id).unlink(missing_ok=True)
         self._descriptions.pop(deployment_id, None)
         if client := self._clients.pop(deployment_id, None):
             await client.aclose()
+        return True
 
     async def sweep(self, live: frozenset[UUID]) -> None:
         for file in (self._home / "run" / "wanted").glob("*.json"):
@@ -98,7 +99,7 @@ class LocalDeployer:
             "metrics_dir": str(self._home / "run" / "metrics"),
             "cache_dir": str(self._home / "cache" / "envs"),
             "config": unit.config,
-            "requirements": None if unit.runtime == "native" else _requirements(artifact),
+            "requirements": None,  # of a foreign model: those of its artifact
             "inferred": unit.inferred,
         }
         file = self._home / "run" / "deployments" / str(unit.id) / "server.json"
@@ -154,15 +155,6 @@ def sockets(home: Path, deployment_id: UUID) -> tuple[Path, Path]:
     if len(os.fsencode(folder / f"{name}.aux.sock")) > _SOCKET_BYTES:
         folder = Path(tempfile.gettempdir()) / f"mlcp-{os.getuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:8]}"
     return folder / f"{name}.sock", folder / f"{name}.aux.sock"
-
-
-def _requirements(artifact: Path) -> list[str]:
-    """What the version needs, as MLflow logged it. Options (-r, --index-url) are not for a stranger to set."""
-    try:
-        lines = [line.partition(" #")[0].strip() for line in (artifact / "requirements.txt").read_text().splitlines()]
-    except OSError:
-        return []
-    return [line for line in lines if line and line[0] not in "#-"]
 
 
 def _tail(log: object) -> str:
