@@ -57,9 +57,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         "features", parents=[shared], help="final features of raw rows, as the model sees them"
     )
     features.add_argument("--data", type=Path, required=True, help="Parquet or CSV of raw rows")
-    features.add_argument(
-        "--version", help="by the code of this version; default: that beside model.yaml"
-    )
+    features.add_argument("--version", help="by the code of this version; default: that beside model.yaml")
     _mlflow_url(features, url)
     features.add_argument("--out", type=Path, help="Parquet or CSV to write; default: JSON lines on stdout")
 
