@@ -32,10 +32,11 @@ prove: .venv/.installed-dev ## The slow tests: long simulations, real data, soak
 check: .venv/.installed-dev ## Lint, format, types, import rules, generated files
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy control_plane model_servers training
+	$(BIN)/mypy control_plane model_servers training infra
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m model_servers.generator --check
+	$(BIN)/python -m infra.monitoring --check
 
 bench: .venv/.installed-dev ## Every benchmark: JSON, a Markdown table, plots
 	@for script in benchmarks/*/run.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done

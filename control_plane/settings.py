@@ -52,6 +52,13 @@ def _alias(name: str, *classic: str) -> AliasChoices:
     return AliasChoices(f"MLCP_{name.upper()}", name, *classic)
 
 
+class _Scraped(_Process):
+    """Processes without a port of their own for scrapes; the router answers for all of its host."""
+
+    metrics_host: str = "127.0.0.1"  # address GET /metrics is answered on, if there is a port
+    metrics_port: int | None = None  # port of it, for a process whose host has no router (containers); None: none
+
+
 class _Store(_Process):
     postgres_dsn: SecretStr  # postgresql+asyncpg://...; may hold a password
     transaction_pooler: bool = False  # True behind pgbouncer in transaction mode: statement caches off
@@ -92,7 +99,7 @@ class _Cluster(_Process):
     kubernetes_namespace: str | None = None  # of model servers and training jobs; None: that of the account
 
 
-class ApiSettings(_Store, _Registry, _Gates, _Drift, _Archive):
+class ApiSettings(_Store, _Scraped, _Registry, _Gates, _Drift, _Archive):
     """The admin API. It needs Postgres to start and MLflow for artifacts' details only."""
 
     api_host: str = "127.0.0.1"  # address the API listens on
@@ -105,7 +112,7 @@ class ApiSettings(_Store, _Registry, _Gates, _Drift, _Archive):
     mlflow_webhook_secret: SecretStr | None = None  # signs MLflow's webhooks; None: they need a key like anyone
 
 
-class ReconcilerSettings(_Store, _Bus, _Registry, _Gates, _Cluster):
+class ReconcilerSettings(_Store, _Scraped, _Bus, _Registry, _Gates, _Cluster):
     """The reconciler: MLflow, deployments and snapshots follow Postgres."""
 
     deployer: Literal["local", "kubernetes"] = "local"  # what runs the model servers
@@ -125,7 +132,7 @@ class ArchiverSettings(_Store, _Archive):
     exposures_days: int = Field(35, ge=1)  # how long after a rollout's end it is kept who was in which arm
 
 
-class WorkerSettings(_Store, _Registry, _Drift, _Cluster):
+class WorkerSettings(_Store, _Scraped, _Registry, _Drift, _Cluster):
     """The job queue's process: training, replay, reports, notifications, archiving, a look at drift every minute."""
 
     trainer: Literal["local", "kubernetes"] = "local"  # where training runs: a child process, or a Job of the cluster
@@ -146,13 +153,13 @@ class RouterSettings(_Bus):
     spool_segment_bytes: int = 16 * 2**20  # a spool file that is larger is closed and a new one begun
 
 
-class ShipperSettings(_Bus):
+class ShipperSettings(_Bus, _Scraped):
     """Moves spool segments to the bus."""
 
     stream_high_water: int = 200_000  # records in the stream above which the spool grows instead
 
 
-class IngesterSettings(_Store, _Bus):
+class IngesterSettings(_Store, _Scraped, _Bus):
     """Folds the stream into Postgres."""
 
     ingest_batch: int = 5_000  # records

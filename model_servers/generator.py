@@ -1,6 +1,6 @@
 """`python -m model_servers.generator [MODEL] [--check]`: everything of a model server that follows from its model.yaml.
 
-Writes schema.py, server.py, Dockerfile, k8s.yaml and openapi.json beside model.yaml, or into --out. With --check it
+Writes schema.py, server.py, Dockerfile, k8s.yaml, prometheus.yaml and openapi.json beside model.yaml, or into --out. With --check it
 writes nothing and ends with 1 when a file is not what would be written. MODEL is a name or an alias, looked for in the
 folders of MLCP_MODELS, then among the checkout's own. Without MODEL: all models.
 """
@@ -35,6 +35,10 @@ _SIGNED: Final = {  # MLflow's column types a declared feature may have
     "text": {"string"},
 }
 
+LATENCY_BOUNDS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)  # the router's
+_WINDOWS: Final = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")  # of infra/prometheus/rules/slo.yaml
+_ERRORS: Final = {"log_loss", "rmse", "mae"}  # metrics of which less is better
+
 
 class CannotGenerate(Exception):
     """model.yaml or the signature cannot be used; the text says why."""
@@ -51,11 +55,30 @@ class _Serving(msgspec.Struct):
     workers: int = 2
 
 
+class _Slo(msgspec.Struct):
+    p95_ms: float = 50.0
+    error_rate: float = 0.01
+    availability: float = 0.999
+
+
+class _Drift(msgspec.Struct):
+    psi: float = 0.1
+    performance_drop: float = 0.05
+
+
+class _Metric(msgspec.Struct):
+    name: str
+    minimum: float | None = None
+
+
 class _Deployment(msgspec.Struct):
-    """What the manifest reads of model.yaml beside the runtime's own part."""
+    """What manifest and rules read of model.yaml beside the runtime's own part."""
 
     resources: _Resources = msgspec.field(default_factory=_Resources)
     serving: _Serving = msgspec.field(default_factory=_Serving)
+    slo: _Slo = msgspec.field(default_factory=_Slo)
+    drift: _Drift = msgspec.field(default_factory=_Drift)
+    metric: _Metric | None = None
 
 
 class _Signature(msgspec.Struct):
@@ -117,7 +140,7 @@ def generate(folder: Path, signature: Path | None = None) -> dict[str, str]:
         keep_trailing_newline=True,
     )
     values = _values(config, deployment, folder.name)
-    names = ("schema.py", "server.py", "Dockerfile", "k8s.yaml")
+    names = ("schema.py", "server.py", "Dockerfile", "k8s.yaml", "prometheus.yaml")
     files = {name: environment.get_template(f"{name}.j2").render(values) for name in names}
     files["openapi.json"] = json.dumps(openapi.document(config), indent=2, ensure_ascii=False) + "\n"
     ast.parse(files["schema.py"])
@@ -166,6 +189,12 @@ def _values(config: Config, deployment: _Deployment, folder: str) -> dict[str, A
         "workers": deployment.serving.workers,
         "resources": deployment.resources,
         "memory_limit": _twice(deployment.resources.memory_request),
+        "slo": deployment.slo,
+        "drift": deployment.drift,
+        "metric": deployment.metric,
+        "errors": _ERRORS,
+        "windows": _WINDOWS,
+        "slow": _slow(config.name, deployment.slo.p95_ms / 1_000),
     }
 
 
@@ -173,6 +202,31 @@ def _twice(quantity: str) -> str:
     """Of a Kubernetes quantity: what a server may take while it drains one version's requests and reads a batch."""
     number = quantity.rstrip(string.ascii_letters)
     return f"{2 * int(number)}{quantity[len(number) :]}" if number.isdecimal() else quantity
+
+
+def _slow(model: str, limit_s: float) -> str:
+    """PromQL of the share of answers slower than `limit_s`, with WINDOW for the range.
+
+    Between two bounds of the router's histogram answers count as evenly spread, as in histogram_quantile.
+    """
+
+    def rate(series: str, *labels: str) -> str:
+        selected = ",".join([f'model_name="{model}"', *labels])
+        return f"sum by (model_name) (rate(model_prediction_latency_seconds_{series}{{{selected}}}[WINDOW]))"
+
+    def within(bound: float) -> str:
+        return rate("bucket", f'le="{bound}"')
+
+    below = max((bound for bound in LATENCY_BOUNDS_S if bound <= limit_s), default=None)
+    above = min((bound for bound in LATENCY_BOUNDS_S if bound > limit_s), default=None)
+    if below is None:
+        fast = f"{within(LATENCY_BOUNDS_S[0])} * {limit_s / LATENCY_BOUNDS_S[0]:.6g}"
+    elif above is None or below == limit_s:
+        fast = within(below)
+    else:
+        share = (limit_s - below) / (above - below)
+        fast = f"({within(below)} * {1 - share:.6g} + {within(above)} * {share:.6g})"
+    return f"1 - {fast} / {rate('count')}"
 
 
 def _field(index: int, name: str, feature: Feature) -> dict[str, str]:

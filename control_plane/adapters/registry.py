@@ -69,6 +69,13 @@ class Registry:
     async def aclose(self) -> None:
         await self._client.aclose()
 
+    async def answers(self) -> bool:
+        """Whether the server is there at all."""
+        try:
+            return (await self._client.get("/health")).is_success
+        except httpx.HTTPError:
+            return False
+
     async def models(self) -> list[RegisteredModel]:
         """Every registered model with its aliases; prompts, which MLflow keeps beside them, are left out."""
         found = await self._pages("registered-models/search", "registered_models", {})

@@ -11,6 +11,7 @@ import uvicorn
 
 from control_plane import telemetry
 from control_plane.adapters import otel
+from control_plane.adapters.metrics import Metrics
 from control_plane.api.app import create_app
 from control_plane.settings import ApiSettings
 
@@ -33,7 +34,7 @@ def main() -> int:
     telemetry.configure_logging("api", level=settings.log_level)
     tracer = otel.tracer("api", os.environ)
     config = uvicorn.Config(
-        create_app(settings, tracer),
+        create_app(settings, tracer, Metrics(settings.run / "metrics", "api")),
         host=settings.api_host,
         port=settings.api_port,
         log_config=None,

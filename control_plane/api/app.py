@@ -1,12 +1,13 @@
 """Builds the admin API. Nothing happens at import."""
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
 
 from control_plane.adapters import store
+from control_plane.adapters.metrics import Metrics
 from control_plane.adapters.otel import Tracer
 from control_plane.api import (
     audit,
@@ -22,7 +23,7 @@ from control_plane.api import (
     rollouts,
     webhooks,
 )
-from control_plane.api.middleware import BodyLimit, RequestId
+from control_plane.api.middleware import BodyLimit, RequestId, counter
 from control_plane.errors import ControlPlaneError, InvalidInput, StoreUnavailable
 from control_plane.settings import ApiSettings
 
@@ -41,13 +42,15 @@ _OURS = (
 _LONGEST_WAIT_MS = 10_000  # for another change of the same model; then 409, try again
 
 
-def create_app(settings: ApiSettings, tracer: Tracer | None = None) -> FastAPI:
+def create_app(settings: ApiSettings, tracer: Tracer | None = None, metrics: Metrics | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, object]]:
         dsn, pooler = settings.postgres_dsn.get_secret_value(), settings.transaction_pooler
         engine = store.create_engine(dsn, pooler=pooler, lock_ms=_LONGEST_WAIT_MS)
+        alive = metrics.alive("api", settings.metrics_host, settings.metrics_port) if metrics else nullcontext()
         try:
-            yield {"sessionmaker": store.sessions(engine), "settings": settings}
+            async with alive:
+                yield {"sessionmaker": store.sessions(engine), "settings": settings}
         finally:
             await engine.dispose()
 
@@ -60,7 +63,7 @@ def create_app(settings: ApiSettings, tracer: Tracer | None = None) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
-    app.add_middleware(RequestId, tracer=tracer)
+    app.add_middleware(RequestId, tracer=tracer, counted=counter(metrics) if metrics else None)
     api = APIRouter(prefix="/api/v1")
     for router in (*_CLASSIC, *_OURS):
         api.include_router(router)

@@ -2,28 +2,47 @@
 
 import re
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from control_plane.adapters.metrics import Metrics
 from control_plane.adapters.otel import Tracer
 from control_plane.adapters.store import ids
 from control_plane.api import problems
 from control_plane.errors import TooLarge
+from control_plane.telemetry import Metric
 
 log = structlog.get_logger()
 _GIVEN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _DRAIN = 64 * 2**20  # bytes of a refused body still read, so that the client gets to see the answer
 
 
+Counted = Callable[[str, int, float], None]  # method, status, seconds
+_METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"})  # a client's words are no labels
+
+
+def counter(metrics: Metrics) -> Counted:
+    """Counts requests by method and status, and times them. Long polls are left out: they wait on purpose."""
+    requests = metrics.counter(Metric.API_REQUESTS, "Requests to the admin API.", ("method", "status"))
+    seconds = metrics.histogram(Metric.API_LATENCY, "Seconds the admin API took to answer.", ("method",))
+
+    def count(method: str, status: int, took_s: float) -> None:
+        known = method if method in _METHODS else "other"
+        requests.labels(known, str(status)).inc()
+        seconds.labels(known).observe(took_s)
+
+    return count
+
+
 class RequestId:
     """Outermost. The caller's X-Request-Id if it can be used, else our own; in the answer, the log and the audit."""
 
-    def __init__(self, app: ASGIApp, tracer: Tracer | None = None) -> None:
+    def __init__(self, app: ASGIApp, tracer: Tracer | None = None, counted: Counted | None = None) -> None:
         """`tracer`: traces requests whose caller does, and some others; their trace is in the log too."""
-        self._app, self._tracer = app, tracer
+        self._app, self._tracer, self._counted = app, tracer, counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,6 +70,8 @@ class RequestId:
             finally:
                 took = round((time.perf_counter() - began) * 1_000, 1)
                 log.info("request", method=scope["method"], path=scope["path"], status=status, ms=took)
+                if self._counted is not None and b"wait_s=" not in scope["query_string"]:
+                    self._counted(scope["method"], status or 500, took / 1_000)
                 if span is not None:
                     span.end(status or 500, {"url.path": scope["path"], "mlcp.request_id": request_id})
 

@@ -166,6 +166,28 @@ def candidate_weight(rollout: Rollout) -> int:
             return 0
 
 
+def overdue(rollout: Rollout, *, now: datetime) -> timedelta:
+    """How long the rollout is in its phase beyond what the plan gives it; 0 while it is within.
+
+    A pause waits for a person from its first second; so do steps without an analysis once they are held. Steps with
+    one have as long as its plan may take.
+    """
+    plan = rollout.plan
+    match rollout.phase:
+        case Phase.PENDING:
+            given = plan.deploy_deadline
+        case Phase.PROGRESSING:
+            hold = plan.steps[rollout.step].hold
+            given = max(hold, timedelta(seconds=plan.analysis.decide_within_s)) if plan.analysis else hold
+        case Phase.BAKING:
+            given = plan.bake
+        case Phase.PAUSED:
+            given = timedelta(0)
+        case Phase.SUCCEEDED | Phase.ABORTED:
+            return timedelta(0)
+    return max(timedelta(0), now - rollout.since - given)
+
+
 def is_cut_over(rollout: Rollout) -> bool:
     """Whether the candidate is, by this rollout, the Production version."""
     return _position(rollout) in {Phase.BAKING, Phase.SUCCEEDED} and rollout.plan.strategy is not Strategy.SHADOW

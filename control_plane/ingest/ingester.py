@@ -247,7 +247,8 @@ async def run(settings: IngesterSettings, engine: AsyncEngine, redis: Redis, sto
     metrics = Metrics(settings.run / "metrics", "ingester")
     meters, fresh = Meters(metrics), asyncio.create_task(keep_fresh(engine, metrics))
     try:
-        await _ingest(settings, engine, redis, stopping, meters)
+        async with metrics.alive("ingester", settings.metrics_host, settings.metrics_port):
+            await _ingest(settings, engine, redis, stopping, meters)
     finally:
         fresh.cancel()
         await asyncio.gather(fresh, return_exceptions=True)

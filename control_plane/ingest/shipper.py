@@ -5,6 +5,7 @@ the ingester publishes; batches that arrive twice change nothing. Segments are d
 """
 
 import asyncio
+import shutil
 import signal
 import sys
 import time
@@ -33,9 +34,17 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 async def ship(settings: ShipperSettings, redis: Redis, stopping: asyncio.Event) -> None:
     """Until `stopping` is set."""
-    root = settings.home / "spool"
     metrics = Metrics(settings.run / "metrics", "shipper")
+    async with metrics.alive("shipper", settings.metrics_host, settings.metrics_port):
+        await _ship(settings, redis, stopping, metrics)
+
+
+async def _ship(settings: ShipperSettings, redis: Redis, stopping: asyncio.Event, metrics: Metrics) -> None:
+    root = settings.home / "spool"
     waiting_bytes = metrics.gauge(Metric.SPOOL_BYTES, "Bytes of records on this host's disk.")
+    free_bytes = metrics.gauge(Metric.SPOOL_FREE, "Bytes free on the file system of the spool.")
+    up = metrics.gauge(Metric.DEPENDENCY_UP, "1 while it answers.", ("process", "dependency"))
+    bus_up = up.labels("shipper", "redis")
     set_aside = metrics.counter(Metric.DEAD_LETTERS, "Records set aside because they cannot be read.", ("process",))
     letters = DeadLetters(root / "dead-letters", "shipper")
     # A batch is full when it matters: where the stream fills up, the spool is behind.
@@ -53,14 +62,17 @@ async def ship(settings: ShipperSettings, redis: Redis, stopping: asyncio.Event)
             for folder in source.find(root):
                 if folder not in sources:
                     sources[folder] = Source(folder, aside)
+            free_bytes.set(_free(root))
             waiting_bytes.set(sum(one.waiting_bytes for one in sources.values()))
         try:
             sent, more = await _round(redis, list(sources.values()), most)
             lost = False
+            bus_up.set(1)
             pause_s = _IDLE_S if sent else min(2 * pause_s, _LONGEST_IDLE_S)
         except BusUnavailable as exc:
             if not lost:
                 _log.warning("shipper.bus_lost", error=str(exc))
+            bus_up.set(0)
             lost, more, pause_s = True, False, _LOST_S
         if not more:  # one batch of many records costs less than many of a few
             await _pause(stopping, pause_s)
@@ -82,6 +94,13 @@ async def _round(redis: Redis, sources: list[Source], most: int) -> tuple[int, b
             sent += len(batches)
             more = more or len(batches) >= _AT_ONCE
     return sent, more
+
+
+def _free(folder: Path) -> float:
+    """What a process without privileges may still write there; the folder is made by the router, so maybe later."""
+    while not folder.exists():
+        folder = folder.parent
+    return float(shutil.disk_usage(folder).free)
 
 
 async def _pause(stopping: asyncio.Event, seconds: float) -> None:

@@ -26,6 +26,7 @@ from control_plane.adapters.deployers.external import ExternalDeployer
 from control_plane.adapters.deployers.kubernetes import KubernetesDeployer
 from control_plane.adapters.deployers.local import LocalDeployer
 from control_plane.adapters.kubernetes import Cluster
+from control_plane.adapters.metrics import Metrics
 from control_plane.adapters.registry import Registry
 from control_plane.adapters.store import lease
 from control_plane.adapters.store.lease import Lease, LeaseLost
@@ -74,6 +75,8 @@ async def run(settings: ReconcilerSettings) -> None:
     holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
     ttl = timedelta(seconds=settings.lease_s)
     async with AsyncExitStack() as stack:
+        metrics = Metrics(settings.run / "metrics", "reconciler")
+        await stack.enter_async_context(metrics.alive("reconciler", settings.metrics_host, settings.metrics_port))
         engine = store.create_engine(dsn, stalled_ms=_STALLED_MS)
         stack.push_async_callback(engine.dispose)
         sessions = store.sessions(engine)

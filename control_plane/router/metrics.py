@@ -1,5 +1,7 @@
 """What the router counts. What happens on every request is counted in memory; `flush` brings it to the shared files."""
 
+import time
+
 from control_plane.adapters.metrics import Family, Metrics, Tally, Timings
 from control_plane.telemetry import Metric
 
@@ -25,6 +27,8 @@ class Meter:
             Metric.UNLOGGED, "Predictions answered with logged: false; their records are lost.", ("model_name",)
         )
         self._revision = metrics.gauge(Metric.SNAPSHOT_REVISION, "Revision of the snapshot in use.", ("router_id",))
+        what = "When it last said that it lives, in Unix time."
+        self._heartbeat = metrics.gauge(Metric.HEARTBEAT, what, ("process",)).labels("router")
         # Labels come from snapshots and from fixed words, so these stay small; they outlive a snapshot.
         self._tallies: dict[tuple[str, ...], Tally] = {}
         self._timings: dict[str, Timings] = {}
@@ -55,6 +59,9 @@ class Meter:
 
     def revision(self, router_id: str, number: int) -> None:
         self._revision.labels(router_id).set(number)
+
+    def beat(self) -> None:
+        self._heartbeat.set(time.time())
 
     def seen(self, model: str) -> None:
         """Make the rare series of a model exist: an alert rule cannot watch what is not there yet."""

@@ -12,7 +12,7 @@ import structlog
 import uvloop
 
 from control_plane.adapters import bus, otel
-from control_plane.adapters.metrics import Metrics
+from control_plane.adapters.metrics import HEARTBEAT_S, Metrics
 from control_plane.router import ids
 from control_plane.router.app import App
 from control_plane.router.feed import Feed
@@ -77,7 +77,9 @@ async def serve(
         loop.create_task(_every(1.0, lambda: listener.expire(loop.time()))),
         loop.create_task(_every(FLUSH_S, meter.flush)),
         loop.create_task(_every(FLUSH_S, app.adapt)),
+        loop.create_task(_every(HEARTBEAT_S, meter.beat)),
     ]
+    meter.beat()
     ready()
     _log.info("worker.ready", slot=slot, pid=os.getpid())
     await stopping.wait()

@@ -1,7 +1,8 @@
 """How the versions of a model did with customers over a period: requests, latency, and quality where truth is known."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -28,6 +29,16 @@ _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(day
 _NAMED = {"hour": "1h", "day": "24h", "week": "7d", "month": "30d"}
 _LONGEST = timedelta(days=366)
 _NOBODYS = frozenset({"shadow", "pinned"})  # variants whose answers say nothing about a customer's
+_SPANS = (timedelta(days=1), timedelta(days=7), timedelta(days=30))
+_ENOUGH = 100  # labelled predictions on which a metric says something
+
+
+@dataclass(frozen=True, slots=True)
+class Ripe:
+    """Quality of the newest predictions whose labels had their time; `accuracy` of all versions together."""
+
+    accuracy: float | None
+    versions: Sequence[VersionPerformance]
 
 
 def parse(period: str) -> timedelta:
@@ -83,6 +94,26 @@ async def view(session: AsyncSession, name: str, period: str, *, now: datetime) 
         business=_business(await figures.business(session, since, name), config),
         note=_note(shown, labelled, label),
     )
+
+
+async def ripe(session: AsyncSession, name: str, *, now: datetime) -> Ripe:
+    """Of the day that ended `label.delay_s` ago; of the week or the month, where the day has too few labels."""
+    config = await quality.config_of(session, name)
+    delay = timedelta(seconds=config.label.delay_s if config else 0.0)
+    until = (now - delay).replace(minute=0, second=0, microsecond=0) + timedelta(hours=0 if delay else 1)
+    rows = [row for row in await store.tallies(session, name, until - _SPANS[-1]) if row.hour < until]
+    rows = [row for row in rows if row.version and row.variant not in _NOBODYS]
+    tallies: dict[str, Tally] = {}
+    for span in _SPANS:
+        tallies = {}
+        for row in rows:
+            if row.hour >= until - span:
+                tallies.setdefault(row.version, Tally()).add(domain.read(row.tally))
+        if sum(tally.labelled for tally in tallies.values()) >= _ENOUGH:
+            break
+    accuracy = _metrics(config, domain.merged(tallies.values())).get("accuracy")
+    shown = [_performance(config, version, None, Requests(), tally) for version, tally in sorted(tallies.items())]
+    return Ripe(accuracy.value if accuracy else None, shown)
 
 
 def _summed(parts: Iterable[Requests]) -> Requests:

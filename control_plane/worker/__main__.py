@@ -17,7 +17,7 @@ from control_plane.adapters.store.wake import Wake, listening
 from control_plane.errors import Unavailable
 from control_plane.settings import WorkerSettings
 from control_plane.telemetry import configure_logging, mark_ready
-from control_plane.worker import quality, relay, schedule
+from control_plane.worker import quality, relay, schedule, watch
 from control_plane.worker.carry_out import Carrier
 from control_plane.worker.monitor import Gauges, Monitor
 
@@ -38,6 +38,7 @@ async def run(settings: WorkerSettings) -> None:
     monitor = Monitor(settings, sessions, registry, Gauges(metrics))
     try:
         async with (
+            metrics.alive("worker", settings.metrics_host, settings.metrics_port),
             listening(dsn) as wake,
             queue.opened(
                 dsn,
@@ -50,6 +51,7 @@ async def run(settings: WorkerSettings) -> None:
             group.create_task(_relay(sessions, jobs, wake), name="relay")
             group.create_task(jobs.work(concurrency=settings.worker_concurrency, patience_s=_PATIENCE_S), name="work")
             group.create_task(quality.run(sessions, metrics), name="quality")
+            group.create_task(watch.run(sessions, registry, metrics), name="watch")
             mark_ready()
     finally:
         await registry.aclose()

@@ -10,16 +10,19 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from control_plane.adapters.metrics import Metrics
+from control_plane.adapters.metrics import Board, Metrics
 from control_plane.adapters.store import versions
+from control_plane.contracts.models import PerformanceView
 from control_plane.errors import Unavailable
 from control_plane.services import performance, quality
+from control_plane.services.performance import Ripe
 from control_plane.telemetry import Metric
 
 _LOOK_S: Final = 2.0
 _SHOW_S: Final = 15.0
 _SHOW_ANYWAY_S: Final = 60.0  # with nothing folded, periods move on
 PERIODS: Final = ("1h", "24h", "7d")  # values of the label `period`
+RIPE: Final = "ripe"  # and the newest predictions whose labels had their time: what alert rules read
 
 log = structlog.get_logger()
 
@@ -28,35 +31,33 @@ class Gauges:
     """Performance as Prometheus sees it. Nothing is set where nothing is known; NaN where it is known no more."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._accuracy = metrics.gauge(
-            Metric.ACCURACY, "Share of labelled predictions that were right.", ("model_name", "period")
-        )
-        self._quality = metrics.gauge(
-            Metric.QUALITY, "Metrics of labelled predictions.", ("model_name", "version", "metric", "period")
-        )
-        self._labelled = metrics.gauge(
-            Metric.LABELLED, "Predictions whose truth is known.", ("model_name", "version", "period")
-        )
+        def board(name: str, what: str, *labels: str) -> Board:
+            return metrics.board(name, what, labels)
 
-        self._gauges = {Metric.ACCURACY: self._accuracy, Metric.QUALITY: self._quality, Metric.LABELLED: self._labelled}
-        self._shown = set[tuple[str, tuple[str, ...]]]()
+        right = "Share of labelled predictions that were right."
+        self._accuracy = board(Metric.ACCURACY, right, "model_name", "period")
+        measured = "Metrics of labelled predictions."
+        self._quality = board(Metric.QUALITY, measured, "model_name", "version", "metric", "period")
+        known = "Predictions whose truth is known."
+        self._labelled = board(Metric.LABELLED, known, "model_name", "version", "period")
 
     async def show(self, session: AsyncSession, *, now: datetime) -> None:
-        known = dict[tuple[str, tuple[str, ...]], float]()
+        accuracy, labelled = dict[tuple[str, str], float](), dict[tuple[str, str, str], float]()
+        shown = dict[tuple[str, str, str, str], float]()
         for model in [row.name for row in await versions.models(session, after=None, limit=1_000)]:
+            looks: dict[str, PerformanceView | Ripe] = {RIPE: await performance.ripe(session, model, now=now)}
             for period in PERIODS:
-                found = await performance.view(session, model, period, now=now)
+                looks[period] = await performance.view(session, model, period, now=now)
+            for period, found in looks.items():
                 if found.accuracy is not None:
-                    known[Metric.ACCURACY, (model, period)] = found.accuracy
+                    accuracy[model, period] = found.accuracy
                 for row in found.versions:
-                    known[Metric.LABELLED, (model, row.version, period)] = row.labelled
+                    labelled[model, row.version, period] = row.labelled
                     for name, metric in row.metrics.items():
-                        known[Metric.QUALITY, (model, row.version, name, period)] = metric.value
-        for gone in self._shown - known.keys():  # a series cannot be taken back, but it can say so
-            known[gone] = math.nan
-        for (name, labels), value in known.items():
-            self._gauges[name].labels(*labels).set(value)
-        self._shown = {key for key, value in known.items() if not math.isnan(value)}
+                        shown[model, row.version, name, period] = metric.value
+        self._accuracy.show(accuracy)
+        self._quality.show(shown)
+        self._labelled.show(labelled)
 
 
 async def run(sessions: async_sessionmaker[AsyncSession], metrics: Metrics) -> None:

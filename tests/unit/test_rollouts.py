@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.domain import rollouts
+from control_plane.domain.analysis.plan import AnalysisPlan
 from control_plane.domain.assignment import BUCKETS
 from control_plane.domain.rollouts import OPEN, TERMINAL, Observation, Phase, Plan, Rollout, Step, Strategy, Verdict
 from control_plane.errors import Conflict
@@ -125,3 +126,18 @@ def test_a_shadow_never_takes_traffic_not_even_when_it_ends() -> None:
     ended = rollouts.advance(rollout, seen, now=T0 + 5 * MINUTE)
     assert ended.phase is Phase.SUCCEEDED
     assert (rollouts.candidate_weight(ended), rollouts.is_cut_over(ended)) == (0, False)
+
+
+def test_a_rollout_is_overdue_for_what_its_plan_does_not_give_the_phase() -> None:
+    canary = Plan(Strategy.CANARY, (Step(1_000, 5 * MINUTE),), bake=10 * MINUTE)
+    pending = Rollout(canary, T0)
+    assert rollouts.overdue(pending, now=T0 + 10 * MINUTE) == 0 * MINUTE
+    assert rollouts.overdue(pending, now=T0 + 25 * MINUTE) == 15 * MINUTE
+    held = rollouts.advance(pending, READY, now=T0)
+    assert rollouts.overdue(held, now=T0 + 6 * MINUTE) == MINUTE, "nothing decides but a hand"
+    decided = replace(held, plan=replace(canary, analysis=AnalysisPlan(decide_within_s=3_600)))
+    assert rollouts.overdue(decided, now=T0 + 61 * MINUTE) == MINUTE
+    assert rollouts.overdue(rollouts.pause(held, "wait", now=T0), now=T0 + MINUTE) == MINUTE
+    baking = rollouts.promote(held, "go", now=T0)
+    assert rollouts.overdue(baking, now=T0 + 12 * MINUTE) == 2 * MINUTE
+    assert rollouts.overdue(rollouts.abort(held, "no", now=T0), now=T0 + 99 * MINUTE) == 0 * MINUTE

@@ -1,9 +1,12 @@
 import re
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from control_plane.adapters.metrics import LATENCY_BUCKETS_S, Metrics, Tally, Timings
+from tests.support.processes import free_port
 
 
 def samples(metrics: Metrics, name: str) -> list[float]:
@@ -46,3 +49,28 @@ def test_without_room_for_shared_files_a_process_counts_for_itself(
     metrics = Metrics(tmp_path, "one")
     metrics.counter("things", "x").inc()
     metrics.render()
+
+
+def test_what_is_no_longer_so_says_so_even_after_a_restart(tmp_path: Path) -> None:
+    labels = ("model_name", "version")
+    first = Metrics(tmp_path, "worker").board("production_info", "x", labels, gone=0)
+    first.show({("churn", "1"): 1.0, ("fraud", "1"): 1.0})
+    first.show({("churn", "1"): 1.0})
+    metrics = Metrics(tmp_path, "worker")
+    metrics.board("production_info", "x", labels, gone=0).show({("churn", "2"): 1.0})
+    found = metrics.render().decode()
+    for model, version, value in (("churn", "1", 0.0), ("churn", "2", 1.0), ("fraud", "1", 0.0)):
+        assert f'production_info{{model_name="{model}",version="{version}"}} {value}' in found
+
+
+async def test_a_process_says_that_it_lives_and_answers_scrapes_of_its_own(tmp_path: Path) -> None:
+    port = free_port()
+    metrics = Metrics(tmp_path, "worker")
+    async with metrics.alive("worker", "127.0.0.1", port), httpx.AsyncClient() as client:
+        text = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+        other = Metrics(tmp_path, "other")
+        async with other.alive("other", "127.0.0.1", port):
+            """A port that is taken costs nobody its work."""
+    said = re.search(r'mlcp_process_heartbeat_timestamp_seconds{process="worker"} (\S+)', text)
+    assert said is not None
+    assert abs(float(said[1]) - time.time()) < 60

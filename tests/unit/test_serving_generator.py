@@ -83,7 +83,7 @@ def test_the_manifest_is_valid_yaml_that_probes_and_limits(model: str) -> None:
 
 def test_every_generated_file_says_so() -> None:
     for model in OURS:
-        for name in ("schema.py", "server.py", "Dockerfile", "k8s.yaml", "openapi.json"):
+        for name in ("schema.py", "server.py", "Dockerfile", "k8s.yaml", "prometheus.yaml", "openapi.json"):
             assert "do not edit" in (MODELS / model / name).read_text()
 
 

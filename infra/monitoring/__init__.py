@@ -1,0 +1,1 @@
+"""What Prometheus and Grafana are given, where it follows from something else: `python -m infra.monitoring`."""

@@ -1,0 +1,50 @@
+"""`python -m infra.monitoring [--check]`: the SLO rules and the dashboards. With --check nothing is written."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from infra.monitoring import slo
+
+INFRA: Final = Path(__file__).resolve().parents[1]
+_MADE: Final = "# Made by `python -m infra.monitoring`: do not edit.\n"
+
+
+class _Text(yaml.SafeDumper):
+    """Writes expressions of several lines as blocks."""
+
+
+def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Text.add_representer(str, _string)
+
+
+def files() -> dict[Path, str]:
+    """Path -> content of everything that is made."""
+    return {
+        INFRA / "prometheus" / "rules" / "slo.yaml": _MADE
+        + yaml.dump(slo.rules(), Dumper=_Text, sort_keys=False, width=10_000, allow_unicode=True)
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m infra.monitoring", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 when something is not current")
+    check: bool = parser.parse_args(argv).check
+    stale = [path for path, text in files().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(files()[path], encoding="utf-8")
+        sys.stdout.write(f"{'not current: ' if check else 'wrote '}{path.relative_to(INFRA.parent)}\n")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
