@@ -1,8 +1,8 @@
 """`python -m model_servers.generator [MODEL] [--check]`: everything of a model server that follows from its model.yaml.
 
-Writes schema.py, server.py, Dockerfile, k8s.yaml, prometheus.yaml and openapi.json beside model.yaml, or into --out. With --check it
-writes nothing and ends with 1 when a file is not what would be written. MODEL is a name or an alias, looked for in the
-folders of MLCP_MODELS, then among the checkout's own. Without MODEL: all models.
+Writes schema.py, server.py, Dockerfile, k8s.yaml, prometheus.yaml (rules) and openapi.json beside model.yaml, or into
+--out. With --check it writes nothing and ends with 1 when a file is not what would be written. MODEL is a name or an
+alias, looked for in the folders of MLCP_MODELS, then among the checkout's own. Without MODEL: all models.
 """
 
 import argparse

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Thread
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 from wsgiref.simple_server import WSGIServer
 
 import structlog
@@ -185,8 +185,8 @@ async def _beat(gauge: Gauge) -> None:
 def _series(path: Path) -> list[str]:
     """Keys of every series in a file: [metric, sample, labels, help] as JSON. Of a file not to be read: none."""
     try:
-        found = MmapedDict.read_all_values_from_file(str(path))  # type: ignore[no-untyped-call]
-        return [key for key, *_ in cast("list[tuple[str, float, float, int]]", list(found))]
+        found = cast("Any", MmapedDict).read_all_values_from_file(str(path))
+        return [str(key) for key, *_ in found]
     except (OSError, ValueError, struct.error):
         return []
 

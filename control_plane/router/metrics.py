@@ -5,6 +5,8 @@ import time
 from control_plane.adapters.metrics import Family, Metrics, Tally, Timings
 from control_plane.telemetry import Metric
 
+_REASONS = ("dead", "deadline", "error", "open", "4xx")  # why another version answered
+
 
 class Meter:
     """The metrics of one worker."""
@@ -67,6 +69,10 @@ class Meter:
         """Make the rare series of a model exist: an alert rule cannot watch what is not there yet."""
         self._shed.labels(model)
         self._unlogged.labels(model)
+        for reason in _REASONS:
+            self._fallbacks.labels(model, reason)
+        for limit in ("key", "model"):
+            self._limited.labels(model, limit)
 
     def flush(self) -> None:
         """Bring everything counted in memory to the shared files. Cheap; called a few times a second."""

@@ -1,6 +1,7 @@
 """`python -m infra.monitoring [--check]`: the SLO rules and the dashboards. With --check nothing is written."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +9,18 @@ from typing import Final
 
 import yaml
 
-from infra.monitoring import slo
+from infra.monitoring import boards_models, boards_platform, grafana, slo
 
 INFRA: Final = Path(__file__).resolve().parents[1]
+BOARDS: Final = (
+    boards_models.PERFORMANCE,
+    boards_models.ROLLOUTS,
+    boards_models.DRIFT,
+    boards_platform.TRAINING,
+    boards_platform.DEPLOYMENTS,
+    boards_platform.DATA_PLANE,
+    boards_platform.PLATFORM,
+)
 _MADE: Final = "# Made by `python -m infra.monitoring`: do not edit.\n"
 
 
@@ -27,10 +37,13 @@ _Text.add_representer(str, _string)
 
 def files() -> dict[Path, str]:
     """Path -> content of everything that is made."""
-    return {
-        INFRA / "prometheus" / "rules" / "slo.yaml": _MADE
-        + yaml.dump(slo.rules(), Dumper=_Text, sort_keys=False, width=10_000, allow_unicode=True)
-    }
+    rules = yaml.dump(slo.rules(), Dumper=_Text, sort_keys=False, width=10_000, allow_unicode=True)
+    made = {INFRA / "prometheus" / "rules" / "slo.yaml": _MADE + rules}
+    for board in BOARDS:
+        name = board.uid.removeprefix("mlcp-")
+        text = json.dumps(grafana.document(board), indent=1, ensure_ascii=False)
+        made[INFRA / "grafana" / "dashboards" / f"{name}.json"] = text + "\n"
+    return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:

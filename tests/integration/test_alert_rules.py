@@ -3,6 +3,7 @@
 import re
 import subprocess
 from collections import defaultdict
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,8 @@ def test_the_configurations_are_taken_and_name_the_rules_of_every_model() -> Non
     for argv in (["promtool", "check", "config", config], ["amtool", "check-config", PROMETHEUS / "alertmanager.yml"]):
         done = subprocess.run([tools.program(str(argv[0])), *map(str, argv[1:])], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    read = {
-        path.resolve() for name in yaml.safe_load(config.read_text())["rule_files"] for path in PROMETHEUS.glob(name)
-    }
+    patterns = yaml.safe_load(config.read_text())["rule_files"]
+    read = {Path(path).resolve() for pattern in patterns for path in glob(str(PROMETHEUS / pattern))}
     assert read == set(FILES)
 
 
