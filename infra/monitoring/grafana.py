@@ -143,7 +143,7 @@ def _target(panel: Panel, at: int, query: Query) -> dict[str, Any]:
 
 
 def _defaults(panel: Panel) -> dict[str, Any]:
-    steps = [{"color": _STEP_COLOURS[0] if panel.limits else "text", "value": None}]
+    steps: list[dict[str, Any]] = [{"color": _STEP_COLOURS[0] if panel.limits else "text", "value": None}]
     steps += [{"color": colour, "value": at} for colour, at in zip(_STEP_COLOURS[1:], panel.limits, strict=False)]
     made: dict[str, Any] = {"unit": panel.unit, "thresholds": {"mode": "absolute", "steps": steps}}
     if panel.least is not None:
