@@ -2,6 +2,7 @@
 records and outcomes go the way of the ingester into Postgres."""
 
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from control_plane.contracts.snapshot import ModelRoute
 from control_plane.domain.assignment import bucket
 from control_plane.ingest import rows
 from tests.support.reconciler import routed
+
+PACE_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,13 @@ class Customers:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
+        self._next = 0.0
 
     async def come(self, count: int) -> None:
+        """`count` customers at most every PACE_S, however often it is called: to wait costs less than to be counted."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + PACE_S
         revision, route = await routed(self.sessions, self.model)
         if route is None or not route.arms:
             return
