@@ -78,7 +78,9 @@ async def test_split_and_stickiness_of_a_hundred_thousand_requests_over_a_ramp(
         with router(home, redis, workers=2) as url:
             for revision, weight in enumerate(RAMP, 1):
                 arms = {v.key: (v.weight, two if v.key == "candidate" else one) for v in canary_slices(weight)}
-                sealed = document(revision, one, two, arms=arms, salt=SALT, deadline_ms=5_000)
+                sealed = document(
+                    revision, one, two, arms=arms, salt=SALT, deadline_ms=30_000
+                )  # a stalled machine is no fault of the split
                 await bus.publish_snapshot(publisher, sealed, 1, revision)
 
                 async def applied(revision: int = revision) -> bool:
