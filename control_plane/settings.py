@@ -110,9 +110,16 @@ class ApiSettings(_Store, _Scraped, _Registry, _Gates, _Drift, _Archive):
     max_body_bytes: int = 1_048_576  # of one request; larger ones are refused
     prometheus_url: str | None = None  # given to the reconciler too; None: plans with a query are refused
     mlflow_webhook_secret: SecretStr | None = None  # signs MLflow's webhooks; None: they need a key like anyone
+    audit_public_key_file: AbsolutePath | None = None  # PEM, several keys allowed; None: keys/audit-signing.pub
 
 
-class ReconcilerSettings(_Store, _Scraped, _Bus, _Registry, _Gates, _Cluster):
+class InitSettings(ApiSettings):
+    """What prepares the database: the one process that is told about the role which owns the audit."""
+
+    postgres_owner_dsn: SecretStr | None = None  # of the role that migrates; None: the processes' own does
+
+
+class ReconcilerSettings(_Store, _Scraped, _Bus, _Registry, _Gates, _Archive, _Cluster):
     """The reconciler: MLflow, deployments and snapshots follow Postgres."""
 
     deployer: Literal["local", "kubernetes"] = "local"  # what runs the model servers
@@ -120,6 +127,8 @@ class ReconcilerSettings(_Store, _Scraped, _Bus, _Registry, _Gates, _Cluster):
     mlflow_webhook_url: str | None = None  # our /webhooks/mlflow as MLflow reaches it, https; None: polling alone
     mlflow_webhook_secret: SecretStr | None = None  # given to MLflow, which signs its calls with it
     prometheus_url: str | None = None  # where analyses ask their PromQL; None: plans with a query are refused
+    audit_signing_key: SecretStr | None = None  # Ed25519 in PEM, signs the audit; None: the file does
+    audit_signing_key_file: AbsolutePath | None = None  # None: keys/audit-signing.key, made at first start
     lease_s: float = 5.0  # a leader not heard of for longer is replaced
     router_live_s: float = 5.0
     warm_s: float = 600.0  # how long a version that lost its traffic stays warm beyond the bake

@@ -76,6 +76,7 @@ class Metric:
     UNSTORABLE = "mlcp_records_kept_safe_total"  # records whose JSON Postgres refuses, kept as text
     INGESTED = "mlcp_records_ingested_total"  # [kind]
     INGEST_LAG = "mlcp_ingest_lag_seconds"
+    AUDIT_UNSIGNED = "mlcp_audit_unsigned_links"  # links of the audit chain that no exported checkpoint covers
     SNAPSHOT_REVISION = "mlcp_snapshot_revision"  # [router_id]
     SNAPSHOT_PUBLISHED = "mlcp_snapshot_published_revision"  # what routers should have
     ROUTERS = "mlcp_routers"  # [state]; live: workers heard of lately; behind: of those, without the newest snapshot

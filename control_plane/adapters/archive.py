@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from control_plane.adapters.objects import sync
 from control_plane.errors import Unavailable
 
 compute: Any = pc  # its functions are made when it is imported, which no type checker sees
@@ -317,11 +318,7 @@ class Archive:
 
     def _sync(self, path: str) -> None:
         if self._local:
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(Path(path))
 
 
 class _Umask:
@@ -342,11 +339,6 @@ def _within(batch: Any, since: datetime | None, until: datetime | None, columns:
     if until is not None:
         batch = batch.filter(compute.less(at, pa.scalar(until, _TIME)))
     return batch if columns is None else batch.select(list(columns))
-
-
-def location(url: str | None, home: Path) -> str:
-    """The URL of the archive; where none is set, a folder of this installation."""
-    return url or (home / "archive").as_uri()
 
 
 def documents(row: Mapping[str, Any]) -> Row:

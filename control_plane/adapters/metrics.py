@@ -28,6 +28,7 @@ from control_plane import telemetry
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Family = Metric  # one metric with all its series
+Level = Gauge  # one that is set to what it is now
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 HEARTBEAT_S: Final = 5.0
 _RESERVED_BYTES = 128 * 1024  # per file; enough for a thousand time series

@@ -7,17 +7,17 @@ from datetime import UTC, datetime
 import structlog
 
 from control_plane import telemetry
-from control_plane.adapters import store
-from control_plane.adapters.store import migrate
+from control_plane.adapters import queue, signing, store
+from control_plane.adapters.store import migrate, roles
 from control_plane.domain.audit import Actor
 from control_plane.services import first_start
 from control_plane.services.cutover import Cause
-from control_plane.settings import ApiSettings
+from control_plane.settings import InitSettings
 
 log = structlog.get_logger()
 
 
-async def _prepare(settings: ApiSettings, dsn: str) -> None:
+async def _prepare(settings: InitSettings, dsn: str) -> None:
     engine = store.create_engine(dsn, pooler=settings.transaction_pooler)
     folder = settings.home / "keys"
     try:
@@ -27,14 +27,19 @@ async def _prepare(settings: ApiSettings, dsn: str) -> None:
     finally:
         await engine.dispose()
     first_start.publish(folder, fresh)
-    log.info("prepared", new_keys=list(fresh))
+    signing_key = signing.ensure(folder)
+    log.info("prepared", new_keys=list(fresh), new_signing_key=signing_key)
 
 
 def main() -> int:
-    settings = ApiSettings()  # pyright: ignore[reportCallIssue]  (the environment fills it)
+    settings = InitSettings()  # pyright: ignore[reportCallIssue]  (the environment fills it)
     telemetry.configure_logging("init", level=settings.log_level)
     dsn = settings.postgres_dsn.get_secret_value()
-    migrate.upgrade(dsn)
+    owner = settings.postgres_owner_dsn.get_secret_value() if settings.postgres_owner_dsn else dsn
+    migrate.upgrade(owner)
+    queue.prepare(owner)
+    if not roles.settle(owner, roles.name_in(dsn)):
+        log.warning("the role of the processes owns the audit: set MLCP_POSTGRES_OWNER_DSN to another one for init")
     asyncio.run(_prepare(settings, dsn))
     return 0
 

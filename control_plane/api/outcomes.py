@@ -61,6 +61,6 @@ async def get_prediction(
 
 
 def _archive(settings: ApiSettings) -> "Archive":
-    from control_plane.adapters import archive  # here, for pyarrow weighs more than the rest of the API
+    from control_plane.adapters import archive, objects  # here, for pyarrow weighs more than the rest of the API
 
-    return archive.Archive(archive.location(settings.archive_url, settings.home))
+    return archive.Archive(objects.location(settings.archive_url, settings.home))

@@ -7,9 +7,10 @@ import typer
 
 from control_plane.cli import (
     apply,
+    audit,
     drift,
-    governance,
     jobs,
+    keys,
     local,
     logs,
     predict,
@@ -34,7 +35,7 @@ def build() -> typer.Typer:
         rich_markup_mode=None,
         help="Release control plane for machine-learning models.",
     )
-    modules = (stack, local, registry, releases, apply, router, predict, simulate, drift, why, governance, jobs, logs)
+    modules = (stack, local, registry, releases, apply, router, predict, simulate, drift, why, audit, keys, jobs, logs)
     for module in modules:
         module.register(app)
     return app

@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 
 DATABASES = ("mlcp", "mlflow")
 STOP_SIGNAL = signal.SIGINT  # "fast shutdown": clients are disconnected, nothing is lost
-_USER = "postgres"  # the database role
+_USER = "postgres"  # owns the databases and, in ours, the audit; migrates
+APP = "mlcp_app"  # the role of our processes: reads the audit and adds to it, owns everything else
+REGISTRY = "mlflow"  # the registry's role, in a database of its own
 _SYSTEM_USERS = ("pgserver", "postgres")  # used if there is one, in this order; else the first is made
 # Small and quiet: a handful of local clients, 64 MB shared, no parallel or just-in-time work.
 _SETTINGS = {
@@ -44,6 +46,15 @@ _SETTINGS = {
     "log_checkpoints": "off",
     "unix_socket_permissions": "0700",
 }
+
+# Everything of a database that was made before its role was there changes hands.
+_GIVE_TO = """
+do $$ declare item record; begin
+  for item in select c.oid::regclass as name from pg_class c join pg_roles r on r.oid = c.relowner
+    where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v') and r.rolname <> '{role}'
+  loop execute format('alter table %s owner to {role}', item.name); end loop;
+end $$
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +81,9 @@ class Postgres:
         settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
         return (str(self.programs / "postgres"), "-D", str(self.data), "-k", str(self.sockets), "-h", "", *settings)
 
-    def dsn(self, driver: str, database: str) -> str:
+    def dsn(self, driver: str, database: str, role: str = _USER) -> str:
         """SQLAlchemy URL. The driver is always named: a bare postgresql:// changed its meaning with SQLAlchemy 2.1."""
-        return f"postgresql+{driver}://{_USER}@/{database}?host={self.sockets}"
+        return f"postgresql+{driver}://{role}@/{database}?host={self.sockets}"
 
 
 def locate(home: Path, sockets: Path, *, wanted_user: str | None) -> Postgres:
@@ -114,6 +125,12 @@ def ensure_databases(server: Postgres) -> None:
     for name in DATABASES:
         if name not in there:
             _sql(server, f"create database {name}")
+    roles = _sql(server, "select rolname from pg_roles").split()
+    made = [f"create role {role} login" for role in (APP, REGISTRY) if role not in roles]
+    made += ["revoke connect on database mlcp, mlflow from public"]
+    made += [f"grant connect, temporary on database mlcp to {APP}", f"alter database mlflow owner to {REGISTRY}"]
+    _sql(server, "; ".join(made))
+    _sql(server, _GIVE_TO.format(role=REGISTRY), database="mlflow")
 
 
 def stop_leftover(data: Path) -> None:
@@ -155,8 +172,8 @@ def _initialise(server: Postgres) -> None:
     fresh.rename(server.data)
 
 
-def _sql(server: Postgres, statement: str) -> str:
-    done = _run(server, "psql", ["-h", str(server.sockets), "-U", _USER, "-d", "postgres", "-XAtqc", statement])
+def _sql(server: Postgres, statement: str, *, database: str = "postgres") -> str:
+    done = _run(server, "psql", ["-h", str(server.sockets), "-U", _USER, "-d", database, "-XAtqc", statement])
     done.check_returncode()
     return done.stdout
 

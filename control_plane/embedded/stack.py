@@ -17,7 +17,12 @@ from control_plane.embedded.postgres import Postgres
 from control_plane.embedded.wanted import Wanted
 
 # Never handed down: each process gets what it needs from here.
-_SECRET = frozenset({"MLCP_POSTGRES_DSN", "MLCP_REDIS_URL", "MLCP_ROUTER_TOKEN", "MLCP_API_KEY", "MLCP_PREDICT_KEY"})
+_SECRET = frozenset(
+    {
+        *("MLCP_POSTGRES_DSN", "MLCP_POSTGRES_OWNER_DSN", "MLCP_REDIS_URL", "MLCP_ROUTER_TOKEN"),
+        *("MLCP_API_KEY", "MLCP_PREDICT_KEY"),
+    }
+)
 # All that model servers get of the user's environment, since it is open to foreign model code. PIP_ and UV_ find the
 # packages of its own environment; the launcher keeps them from the model.
 _TO_MODELS = frozenset(
@@ -65,7 +70,7 @@ def environments(
         "MLCP_ROUTER_URL": config.router_url,
     }
     control_plane = data_plane | {
-        "MLCP_POSTGRES_DSN": server.dsn("asyncpg", "mlcp"),
+        "MLCP_POSTGRES_DSN": server.dsn("asyncpg", "mlcp", postgres.APP),
         "MLCP_MLFLOW_URL": config.mlflow_url,
         "MLFLOW_TRACKING_URI": config.mlflow_url,
         "MLCP_API_HOST": config.api_host,
@@ -107,7 +112,7 @@ def specs(config: Config, layout: Layout, server: Postgres, env: Environments) -
         grace_s=5,
     )
     artifacts = layout.home / "mlflow" / "artifacts"
-    arguments = ("--backend", server.dsn("psycopg", "mlflow"), "--artifacts", str(artifacts))
+    arguments = ("--backend", server.dsn("psycopg", "mlflow", postgres.REGISTRY), "--artifacts", str(artifacts))
     registry = Spec(
         name="mlflow",
         argv=_python("control_plane.embedded.mlflow_server", *arguments, "--port", str(config.mlflow_port)),
@@ -124,11 +129,20 @@ def specs(config: Config, layout: Layout, server: Postgres, env: Environments) -
         port=config.api_port,
     )
     ours = replace(api, port=None)
+    owning = {**env.control_plane, "MLCP_POSTGRES_OWNER_DSN": server.dsn("asyncpg", "mlcp")}
     return (
         first,
         bus,
         registry,
-        replace(ours, name="init", argv=_python("control_plane.api.init"), after=("postgres",), once=True, tries=3),
+        replace(
+            ours,
+            name="init",
+            argv=_python("control_plane.api.init"),
+            env=owning,
+            after=("postgres",),
+            once=True,
+            tries=3,
+        ),
         api,
         replace(ours, name="reconciler", argv=_python("control_plane.reconciler"), after=("init", "redis")),
         replace(ours, name="worker", argv=_python("control_plane.worker"), after=("init",)),

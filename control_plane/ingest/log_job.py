@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 
 from control_plane.adapters import store
-from control_plane.adapters.archive import Archive, Damaged, location
+from control_plane.adapters.archive import Archive, Damaged
+from control_plane.adapters.objects import location
 from control_plane.errors import Unavailable
 from control_plane.settings import ArchiverSettings
 from control_plane.telemetry import configure_logging

@@ -35,6 +35,7 @@ from control_plane.errors import Unavailable
 from control_plane.reconciler import (
     reconcile_aliases,
     reconcile_analysis,
+    reconcile_audit,
     reconcile_deployments,
     reconcile_registry,
     reconcile_rollouts,
@@ -51,6 +52,7 @@ _BUSY_S = 10.0  # after a wake-up, or a look that found something under way, loo
 _YIELD_S = 0.1  # what does not route waits that long when woken: all of it shares one processor with what does
 _REST_S = 0.02  # between two looks of one resource, however often it is woken
 _LONGEST_S = 5.0  # between two looks of a resource that keeps failing
+_SIGN_S = 5.0  # between two looks at what of the audit is to be signed
 _STALLED_MS = 4_000  # a transaction idle for longer is ended: it would hold the lease row of a stopped leader
 
 log = structlog.get_logger()
@@ -88,6 +90,7 @@ async def run(settings: ReconcilerSettings) -> None:
         servers, elsewhere = _deployer(settings, artifacts), ExternalDeployer()
         stack.push_async_callback(servers.aclose)
         stack.push_async_callback(elsewhere.aclose)
+        signed = reconcile_audit.Memory.fresh(metrics)
         wake = await stack.enter_async_context(listening(dsn))
         mark_ready()  # waiting for the lease is what a second reconciler is for
         while True:
@@ -95,7 +98,8 @@ async def run(settings: ReconcilerSettings) -> None:
             context = Context(settings, sessions, redis, registry, artifacts, servers, elsewhere, mine)
             log.info("leading", epoch=mine.epoch)
             try:
-                await _lead(context, wake, ttl)
+                signed.exported = None  # another leader may have gone on meanwhile
+                await _lead(context, wake, ttl, signed)
             except* LeaseLost as lost:
                 log.warning("leadership lost", epoch=mine.epoch, why=str(lost.exceptions[0]))
             finally:
@@ -122,7 +126,7 @@ async def _next_lease(sessions: async_sessionmaker[AsyncSession], holder: str, t
         await asyncio.sleep(_LOOK_S)
 
 
-async def _lead(context: Context, wake: Wake, ttl: timedelta) -> None:
+async def _lead(context: Context, wake: Wake, ttl: timedelta, signed: reconcile_audit.Memory) -> None:
     """Until the lease is lost. A task that ends otherwise is a mistake of ours and ends the process."""
     published, deployments = reconcile_snapshot.Memory(), reconcile_deployments.Memory()
     routers, registered, mirrored = reconcile_routers.Memory(), reconcile_registry.Memory(), reconcile_aliases.Memory()
@@ -150,11 +154,13 @@ async def _lead(context: Context, wake: Wake, ttl: timedelta) -> None:
         "routers": Resource(lambda woken: reconcile_routers.look(context, routers), 2.0),  # well below router_live_s
         "registry": Resource(registry_side, poll_s, busy_s=poll_s),
     }
+    signing = Resource(lambda woken: reconcile_audit.look(context, signed), _SIGN_S, busy_s=_SIGN_S)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_renew(context, ttl), name="lease")
             for name, resource in resources.items():
                 group.create_task(_repeat(name, resource, wake.bell()), name=name)
+            group.create_task(_repeat("audit", signing, asyncio.Event()), name="audit")  # nothing makes it more urgent
     finally:
         wake.forget()
         await deployments.aclose()

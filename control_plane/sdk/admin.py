@@ -302,8 +302,13 @@ def audit(
 
 
 def verify_audit() -> Call[AuditVerification]:
-    """Walk the whole chain and compare every hash."""
+    """Walk the whole chain: hashes, columns, signed checkpoints. `ok` is False where anything is wrong."""
     return read("/audit/verify")
+
+
+def export_audit() -> Call[bytes]:
+    """The whole audit as JSON lines, piece by piece, to be verified anywhere with `domain.audit_export.verify`."""
+    return read("/audit/export")
 
 
 def _steer(rollout_id: UUID | str, verb: str, reason: str, key: str | None) -> Call[RolloutView]:

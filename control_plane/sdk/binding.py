@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Into = Callable[[bytes], object]
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -37,6 +38,26 @@ def coroutine(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncTranspor
         return _read(build, await self.exchange(build(*args, **kwargs)))
 
     return _described(sending, build)
+
+
+def download(build: Callable[P, Call[bytes]]) -> Callable[Concatenate[SyncTransport, Into, P], None]:
+    """A method that hands the answer to `into` as it comes, piece by piece."""
+
+    def sending(self: SyncTransport, into: Into, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        self.download(build(*args, **kwargs), into)
+
+    return _described(sending, build, into="Callable[[bytes], object]")
+
+
+def async_download(
+    build: Callable[P, Call[bytes]],
+) -> Callable[Concatenate[AsyncTransport, Into, P], Coroutine[Any, Any, None]]:
+    """The same, to be awaited."""
+
+    async def sending(self: AsyncTransport, into: Into, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        await self.download(build(*args, **kwargs), into)
+
+    return _described(sending, build, into="Callable[[bytes], object]")
 
 
 def _read(build: Callable[..., Call[T]], response: httpx.Response) -> T:
@@ -71,13 +92,15 @@ def adapter(build: Callable[..., Any]) -> "TypeAdapter[Any]":
     return TypeAdapter(get_args(returned)[0])
 
 
-def _described(method: Method, build: Callable[..., Any]) -> Method:
+def _described(method: Method, build: Callable[..., Any], *, into: str | None = None) -> Method:
     """`method` under the name, documentation and parameters of `build`, so that help() and editors show them."""
     given = inspect.signature(build)
-    answer = str(given.return_annotation).removeprefix("Call[").removesuffix("]")
-    self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    answer = "None" if into else str(given.return_annotation).removeprefix("Call[").removesuffix("]")
+    own = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)]
+    if into:
+        own.append(inspect.Parameter("into", inspect.Parameter.POSITIONAL_ONLY, annotation=into))
     method.__name__, method.__doc__ = build.__name__, build.__doc__
     method.__signature__ = given.replace(  # type: ignore[attr-defined]
-        parameters=[self, *given.parameters.values()], return_annotation=answer
+        parameters=[*own, *given.parameters.values()], return_annotation=answer
     )
     return method

@@ -13,7 +13,7 @@ import httpx
 from control_plane.domain.rollouts import TERMINAL, Phase
 from control_plane.errors import Conflict, DeadlineExceeded
 from control_plane.sdk import admin, config
-from control_plane.sdk.binding import coroutine, method
+from control_plane.sdk.binding import async_download, coroutine, download, method
 from control_plane.sdk.transport import AsyncTransport, Patience, SyncTransport
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class ControlPlane(SyncTransport):
     principals = method(admin.principals)
     audit = method(admin.audit)
     verify_audit = method(admin.verify_audit)
+    export_audit = download(admin.export_audit)
 
     def wait_rollout(
         self, rollout: RolloutView | UUID | str, *, timeout_s: float = 120.0, poll_s: float = 0.1
@@ -156,6 +157,7 @@ class AsyncControlPlane(AsyncTransport):
     principals = coroutine(admin.principals)
     audit = coroutine(admin.audit)
     verify_audit = coroutine(admin.verify_audit)
+    export_audit = async_download(admin.export_audit)
 
     async def wait_rollout(
         self, rollout: RolloutView | UUID | str, *, timeout_s: float = 120.0, poll_s: float = 0.1

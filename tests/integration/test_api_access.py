@@ -48,6 +48,7 @@ TABLE = {
     "GET /principals": "admin auditor",
     "GET /audit": "approver admin auditor",
     "GET /audit/verify": "approver admin auditor",
+    "GET /audit/export": "approver admin auditor",
     "POST /outcomes": "operator approver admin predictor",
     "GET /predictions/{prediction_id}": "operator approver admin auditor",
     "POST /webhooks/mlflow": RUN,

@@ -5,10 +5,17 @@ import os
 import subprocess
 import sys
 import tomllib
+from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 import uv
+
+from control_plane.adapters import signing
+from control_plane.domain import audit_export, checkpoints
+from control_plane.domain.audit import GENESIS, follow
+from control_plane.domain.checkpoints import Signed
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -88,3 +95,24 @@ def test_a_pin_works_on_a_host_that_has_nothing_else(python: Path, tmp_path: Pat
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, executable=python.parent / "mlcp")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "router" / "pins" / "churn.json").read_text())["target"] == "t1"
+
+
+def test_an_export_of_the_audit_is_verified_with_nothing_but_the_base(python: Path, tmp_path: Path) -> None:
+    signing.ensure(tmp_path)
+    private = signing.load(tmp_path / signing.PRIVATE)
+    links = list(accumulate((b"a", b"b", b"c"), follow, initial=GENESIS))
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    _, body = checkpoints.compose(links[1:3], previous=None, installation="i", key=private.key, at=now)
+    lines = [audit_export.header("i", now), checkpoints.serialise(Signed(body, private.sign(body)))]
+    lines += [*map(audit_export.link, links[1:]), audit_export.end(1, 3)]
+    file, key = tmp_path / "audit.jsonl", str(tmp_path / signing.PUBLIC)
+    file.write_bytes(b"".join(lines))
+    done = run(python, "mlcp", "audit", "verify", "--export", str(file), "--public-key", key)
+    assert (done.returncode, "signed up to link 2" in done.stdout) == (0, True), done.stderr
+    forged = follow(follow(links[1], b"B"), b"c")
+    lines[3:5] = map(audit_export.link, (follow(links[1], b"B"), forged))
+    file.write_bytes(b"".join(lines))
+    done = run(python, "mlcp", "audit", "verify", "--export", str(file), "--public-key", key)
+    assert (done.returncode, "link 2 is the first bad one" in done.stderr) == (1, True)
+    assert run(python, "mlcp", "audit", "verify", "--export", str(file)).returncode == 7
+    assert run(python, "mlcp", "audit", "verify", "--export", "none", "--public-key", key).returncode == 3

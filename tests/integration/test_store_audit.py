@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from control_plane.adapters.store import audit
@@ -27,7 +28,7 @@ async def test_concurrent_writers_leave_one_chain_without_gap_or_fork(maker: asy
         await asyncio.gather(write("a"), write("b"))
         await audit.append(session, "written", actor=Actor("c"), **FACTS)
         links = await audit.links(session)
-        verified = await audit.verify(session, batch=7)
+        verified = await audit.verify(session, size=7)
     records = [json.loads(link.payload) for link in links]
     assert [link.seq for link in links] == [record["seq"] for record in records] == list(range(1, 52))
     assert first_bad(links) is None
@@ -62,15 +63,37 @@ async def test_the_row_is_the_last_statement_and_its_columns_copy_the_bytes(
         "UPDATE audit SET payload = payload || ' ' WHERE seq = 3",
         "UPDATE audit SET hash = '\\x00' WHERE seq = 3",
         "DELETE FROM audit WHERE seq = 3",
+        "UPDATE audit SET object = 'model:other' WHERE seq = 3",  # a search would no longer find it
+        "UPDATE audit SET seq = -3 WHERE seq = 3",
     ],
 )
 async def test_a_row_that_was_touched_is_found(maker: async_sessionmaker[AsyncSession], harm: str) -> None:
     async with maker.begin() as session:
         for _ in range(5):
             await audit.append(session, "written", actor=Actor("a"), **FACTS)
+        await session.execute(text("SET LOCAL session_replication_role = replica"))  # no trigger runs
         await session.execute(text(harm))
-        verified = await audit.verify(session, batch=2)
-    assert verified.first_bad == (4 if harm.startswith("DELETE") else 3)
+        verified = await audit.verify(session, size=2)
+    assert verified.first_bad == (-3 if "-3" in harm else 3)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "UPDATE audit SET actor = 'x'",
+        "DELETE FROM audit",
+        "TRUNCATE audit",
+        "INSERT INTO audit SELECT seq + 2, payload, hash, at, action, object, actor FROM audit",
+        "INSERT INTO audit SELECT seq + 1, payload, hash, at, action, object, actor FROM audit",
+        "DELETE FROM audit_checkpoints",
+    ],
+)
+async def test_postgres_itself_refuses_what_is_no_next_link(maker: async_sessionmaker[AsyncSession], harm: str) -> None:
+    async with maker.begin() as session:
+        await audit.append(session, "written", actor=Actor("a"), **FACTS)
+    with pytest.raises(DBAPIError, match=r"append-only|does not follow"):
+        async with maker.begin() as session:
+            await session.execute(text(harm))
 
 
 async def test_what_json_cannot_hold_never_stops_a_change(maker: async_sessionmaker[AsyncSession]) -> None:

@@ -16,6 +16,7 @@ from control_plane.settings import ApiSettings
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "reference"
 _PROCESSES = {
     "ApiSettings": "api",
+    "InitSettings": "init",
     "ReconcilerSettings": "reconciler",
     "WorkerSettings": "worker",
     "RouterSettings": "router",

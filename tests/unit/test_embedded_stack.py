@@ -64,8 +64,14 @@ def test_the_data_plane_has_no_database_and_model_servers_have_no_secret(
 def test_settings_of_the_user_reach_the_processes_but_not_a_foreign_database(specs: dict[str, Spec]) -> None:
     assert specs["api"].env["MLCP_LOG_LEVEL"] == "DEBUG"
     assert specs["reconciler"].env["MLCP_MLFLOW_WEBHOOK_SECRET"] == "w"
-    assert specs["api"].env["MLCP_POSTGRES_DSN"].startswith("postgresql+asyncpg://postgres@/mlcp?host=")
+    assert specs["api"].env["MLCP_POSTGRES_DSN"].startswith("postgresql+asyncpg://mlcp_app@/mlcp?host=")
     assert "MLCP_API_KEY" not in specs["api"].env
+
+
+def test_only_what_migrates_connects_as_the_owner_of_the_audit(specs: dict[str, Spec]) -> None:
+    assert specs["init"].env["MLCP_POSTGRES_OWNER_DSN"].startswith("postgresql+asyncpg://postgres@/mlcp?host=")
+    assert [name for name, spec in specs.items() if "MLCP_POSTGRES_OWNER_DSN" in spec.env] == ["init"]
+    assert "postgres@" not in " ".join(specs["mlflow"].argv)
 
 
 def test_the_router_waits_for_nobody_and_nothing_waits_for_itself(specs: dict[str, Spec]) -> None:

@@ -16,6 +16,7 @@ from control_plane.adapters.store.tables.drift import (
 )
 from control_plane.adapters.store.tables.installation import (
     AuditRow,
+    CheckpointRow,
     IdempotencyRow,
     InstallationRow,
     JobRow,
@@ -44,6 +45,7 @@ __all__ = [
     "AuditRow",
     "Base",
     "BusinessRow",
+    "CheckpointRow",
     "DeploymentRow",
     "DriftBlockRow",
     "DriftDayRow",

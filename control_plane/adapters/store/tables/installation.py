@@ -99,6 +99,17 @@ class AuditRow(Base):
     actor: Mapped[str]
 
 
+class CheckpointRow(Base):
+    """A signed checkpoint of the audit chain; the signed bytes are the record. Exported as soon as it is here."""
+
+    __tablename__ = "audit_checkpoints"
+
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)  # the last link it covers
+    body: Mapped[bytes]
+    signature: Mapped[bytes]
+    at: Mapped[datetime]
+
+
 class JobRow(Base):
     """A job wanted, written in the transaction that wants it; the worker's queue carries it out once."""
 

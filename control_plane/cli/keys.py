@@ -1,4 +1,4 @@
-"""`mlcp audit | keys | why`: who did what, who may, and how it came to this."""
+"""`mlcp keys`: who may act. The audit's commands are in `audit`."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -6,46 +6,18 @@ from typing import Annotated
 import typer
 
 from control_plane.cli import connect
-from control_plane.cli.console import Commands, Json, Limit, Reason, moment, show, table
-from control_plane.errors import ControlPlaneError
+from control_plane.cli.console import Commands, Json, Reason, show, table
 
 KeyId = Annotated[str, typer.Argument(help="The key's id.", metavar="ID")]
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(cls=Commands, no_args_is_help=True, help="The audit chain.")
-    group.command(name="list")(list_audit)
-    group.command()(verify)
-    app.add_typer(group, name="audit")
     keys = typer.Typer(cls=Commands, no_args_is_help=True, help="API keys: by person and role.")
     keys.command(name="list")(list_keys)
     keys.command()(create)
     keys.command()(revoke)
     keys.command()(rotate)
     app.add_typer(keys, name="keys")
-
-
-def list_audit(
-    object: Annotated[str | None, typer.Option("--object", help="Only what was done to this.")] = None,
-    action: Annotated[str | None, typer.Option("--action", help="Only this action.")] = None,
-    limit: Limit = 20,
-    as_json: Json = False,
-) -> None:
-    """Links of the chain, newest first."""
-    with connect.admin() as cp:
-        found = cp.audit(object=object, action=action, limit=limit).items
-    rows = [(r.seq, moment(r.at), r.actor.person, "\n".join([f"{r.action} {r.object}", *r.reasons])) for r in found]
-    show(found, as_json, table(["#seq", "=at (UTC)", "who", "what and why"], rows))
-
-
-def verify(as_json: Json = False) -> None:
-    """Walk the whole chain and compare every hash."""
-    with connect.admin() as cp:
-        found = cp.verify_audit()
-    whole = f"{found.links} links, each follows the one before it; head {found.head_seq} {found.head_hash[:16]}..."
-    show(found, as_json, whole if found.ok else f"Broken at link {found.first_bad} of {found.links}.")
-    if not found.ok:
-        raise ControlPlaneError(f"The audit chain does not hold: link {found.first_bad} is not what was written.")
 
 
 def list_keys(as_json: Json = False) -> None:
