@@ -5,6 +5,7 @@ Places, titles, units and data are those Grafana would show; colours and fonts a
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -35,11 +36,11 @@ def draw(board: Dashboard, url: str, out: Path, *, minutes: float) -> Path:
     document = grafana.document(board)
     bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in document["panels"])
     figure = plt.figure(figsize=(grafana.COLUMNS * _INCHES, bottom * 0.42), dpi=70)
-    grid = GridSpec(bottom, grafana.COLUMNS, figure=figure, left=0.03, right=0.99, top=0.97, bottom=0.01, hspace=2.4)
+    grid = GridSpec(bottom, grafana.COLUMNS, figure=figure, left=0.03, right=0.99, top=0.97, bottom=0.01, hspace=0.9)
     figure.suptitle(board.title, x=0.03, y=0.995, ha="left", fontweight="bold")
     for panel in document["panels"]:
         at = panel["gridPos"]
-        axes = figure.add_subplot(grid[at["y"] : at["y"] + at["h"], at["x"] : at["x"] + at["w"]])
+        axes = figure.add_subplot(grid[at["y"] : at["y"] + max(1, at["h"] - 1), at["x"] : at["x"] + at["w"]])
         if panel["type"] == "row":
             axes.set_axis_off()
             axes.text(0, 0, panel["title"], fontsize=11, fontweight="bold", color="#345")
@@ -67,6 +68,7 @@ def _ask(url: str, target: dict[str, Any], minutes: float) -> Series:
         legend = target["legendFormat"]
         for name, value in series["metric"].items():
             legend = legend.replace("{{" + name + "}}", value)
+        legend = re.sub(r" *\{\{\w+\}\}", "", legend)  # labels this series does not have
         found.append((legend, [at for at, _ in series["values"]], [float(value) for _, value in series["values"]]))
     return found
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import make_url
 
-from tests.support.stack import Stack, environment_of
+from tests.support.stack import Stack, environment_of, eventually
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +36,16 @@ def dsn(stack: Stack) -> str:
     """As the ingester connects."""
     url = make_url(environment_of(stack.process("ingester")["pid"])["MLCP_POSTGRES_DSN"])
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def second_churn(stack: Stack) -> tuple[str, str]:
+    """Production of churn, and a second version that passes its gates."""
+    first = next(v["version"] for v in stack.json("versions", "churn") if v["stage"] == "Production")
+    stack.mlcp("train", "churn", "--seed", "7")
+    newer = eventually(
+        lambda: [v["version"] for v in stack.json("versions", "churn") if int(v["version"]) > int(first)],
+        15,
+        "the second version",
+    )
+    return first, newer[0]

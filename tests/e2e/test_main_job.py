@@ -46,19 +46,6 @@ def test_exactly_one_production_version_of_each_model_and_mlflow_says_the_same(s
         eventually(mirrored, 15, f"alias production of {model}")
 
 
-@pytest.fixture(scope="module")
-def second_churn(stack: Stack) -> tuple[str, str]:
-    """Production of churn, and a second version that passes its gates."""
-    first = next(v["version"] for v in stack.json("versions", "churn") if v["stage"] == "Production")
-    stack.mlcp("train", "churn", "--seed", "7")
-    newer = eventually(
-        lambda: [v["version"] for v in stack.json("versions", "churn") if int(v["version"]) > int(first)],
-        15,
-        "the second version",
-    )
-    return first, newer[0]
-
-
 def test_ten_promotions_and_rollbacks_under_load_fail_no_request(
     stack: Stack, second_churn: tuple[str, str], record_property: Callable[[str, object], None]
 ) -> None:

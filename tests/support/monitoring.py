@@ -65,7 +65,7 @@ def monitoring(folder: Path, target: str) -> Iterator[Monitoring]:
         (folder / "key").write_text(SECRET)
         (folder / "alertmanager.yml").write_text(yaml.safe_dump(routed))
         alertmanager = [
-            tools.program("alertmanager"), f"--config.file={folder / 'alertmanager.yml'}", "--cluster.listen-address=",
+            *tools.alertmanager(), f"--config.file={folder / 'alertmanager.yml'}", "--cluster.listen-address=",
             f"--storage.path={folder / 'alerts'}", f"--web.listen-address=127.0.0.1:{alerts_port}",
         ]  # fmt: skip
         prometheus = [

@@ -19,6 +19,8 @@ _PACKAGES: Final = {
     "amtool": ("prometheus-alertmanager", ("amtool",)),
 }
 
+_TEMPLATES: Final = Path("/usr/share/prometheus/alertmanager")
+
 
 def program(name: str) -> str:
     """Path of `name`, one of prometheus, promtool, alertmanager, amtool. AssertionError saying what to do, if none."""
@@ -34,6 +36,27 @@ def program(name: str) -> str:
         if not any((unpacked / candidate).exists() for candidate in names):
             _unpack(package)
     return program(name)
+
+
+def alertmanager() -> list[str]:
+    """The command of Alertmanager, to which its options are added; paths among them have to be absolute.
+
+    Debian's build reads its templates from a folder only root can fill. Where the package is not installed, the path
+    in our copy of the program is replaced by one of the same length, relative to the folder it is started in.
+    """
+    found = Path(program("alertmanager"))
+    templates = FOLDER / "debian" / _TEMPLATES.relative_to("/")
+    if _TEMPLATES.exists() or FOLDER not in found.parents:
+        return [str(found)]
+    mine = found.with_name("alertmanager-relocated")
+    if not mine.exists():
+        path, content = str(_TEMPLATES).encode(), found.read_bytes()
+        assert path in content, "this build of Alertmanager is not known: install its package"
+        draft = mine.with_name(f"{mine.name}.{os.getpid()}")
+        draft.write_bytes(content.replace(path, (b"./" * len(path))[: len(path)]))
+        draft.chmod(0o755)
+        draft.replace(mine)
+    return ["env", "-C", str(templates), str(mine)]
 
 
 def _unpack(package: str) -> None:
