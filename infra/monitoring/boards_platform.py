@@ -293,7 +293,14 @@ PLATFORM: Final = Dashboard(
                     kind="stat",
                     words=((0, "broken", "red"), (1, "intact", "green")),
                 ),
-                Panel("Audit links", [Query("max(mlcp_audit_links)", "links")], "short", 3, kind="stat"),
+                Panel(
+                    "Audit links",
+                    [Query("max(mlcp_audit_links)", "links"), Query("max(mlcp_audit_unsigned_links)", "unsigned")],
+                    "short",
+                    3,
+                    "Unsigned: not yet covered by an exported checkpoint.",
+                    "stat",
+                ),
                 Panel(
                     "Chain last verified",
                     [Query("time() - max(mlcp_audit_verified_timestamp_seconds)", "ago")],
