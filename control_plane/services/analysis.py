@@ -13,7 +13,7 @@ from control_plane.domain.analysis import judge
 from control_plane.domain.analysis import plan as plans
 from control_plane.domain.analysis.comparison import Arm, Measurement
 from control_plane.domain.analysis.judge import Analysis, Evidence
-from control_plane.domain.analysis.plan import AnalysisPlan, Declared, Metric, Resolved, Source
+from control_plane.domain.analysis.plan import AnalysisPlan, Declared, Metric, Prices, Resolved, Source
 from control_plane.domain.assignment import canary_slices
 from control_plane.domain.experiments.samples import Mean
 from control_plane.domain.experiments.srm import Stage
@@ -70,6 +70,7 @@ def declared(config: ModelConfig | None) -> Declared:
         config.label.delay_s,
         config.label.depends_on_decision,
         config.problem in {Problem.BINARY, Problem.MULTICLASS},
+        _prices(config),
     )
 
 
@@ -109,7 +110,16 @@ def query(metric: Metric, entry: Entry) -> str:
 
 def _measure(metric: Resolved, said: Declared) -> Measure:
     limit_us = round(plans.limit_ms(metric.metric, said) * 1_000)
-    return Measure(metric.name, metric.metric.source, limit_us, metric.metric.outcome, metric.yes_no)
+    prices = said.prices if metric.metric.source is Source.COST else None
+    return Measure(metric.name, metric.metric.source, limit_us, metric.metric.outcome, metric.yes_no, prices)
+
+
+def _prices(config: ModelConfig) -> Prices | None:
+    costs = config.costs
+    if costs is None or config.problem is not Problem.BINARY:
+        return None
+    each = (costs.false_positive, costs.false_negative, costs.true_positive, costs.true_negative)
+    return Prices(*each, own=costs.false_negative_column)
 
 
 def _truth(config: ModelConfig | None) -> Truth:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from control_plane.adapters.store import closing, ids, ingest
 from control_plane.adapters.store.closing import Measure, Subject, Truth
 from control_plane.contracts.records import PredictionRecord
-from control_plane.domain.analysis.plan import Source
+from control_plane.domain.analysis.plan import Prices, Source
 from control_plane.ingest import rows
 
 pytestmark = pytest.mark.integration
@@ -134,6 +134,33 @@ async def test_a_wrong_answer_and_an_absent_label_are_read_as_model_yaml_says(
     negative = Subject(ROLLOUT, "m", OBSERVED, (0,), None, Truth(True, "block", "fraud", absent_is_negative=True))
     await close(maker, subject=negative)
     assert (await means(maker))["label_error"] == (3, 2 / 3)
+
+
+async def test_a_customer_costs_the_mean_of_his_labelled_answers(
+    maker: async_sessionmaker[AsyncSession], log: Log
+) -> None:
+    def ask(unit: str, said: str, truth: str | None, **more: Any) -> None:
+        made = log.ask(unit, 0, decision=said, **more)
+        if truth is not None:
+            log.tell("label", f'"{truth}"', 1, of=made)
+
+    ask("a", "block", "fraud")
+    ask("a", "block", "fine")
+    ask("a", "pass", None)  # nobody knows: left out
+    ask("b", "pass", "fraud", features=msgspec.Raw(b'{"amount":70}'))  # its own price
+    ask("c", "pass", "fraud", features=msgspec.Raw(b'{"amount":"much"}'))
+    ask("d", "pass", "fine")
+    ask("e", "pass", "fraud", served_version="1")  # another version answered
+    await log.store()
+    for own, expected in (("amount", (1.5 + 70 + 50 + 0) / 4), (None, (1.5 + 50 + 50 + 0) / 4)):
+        rollout = Measure("cost", Source.COST, prices=Prices(2.0, 50.0, 1.0, 0.0, own=own))
+        async with maker() as session:  # nothing is kept
+            for group in closing.groups([(rollout, timedelta(0))]):
+                await closing.close(session, SUBJECT, group, until=NOW, limit=10)
+            found = await closing.statistics(session, ROLLOUT)
+            assert found["cost", 0, "candidate"].values.count == 4
+            assert found["cost", 0, "candidate"].values.mean == pytest.approx(expected)
+            await session.rollback()
 
 
 async def test_answers_of_several_classes_are_compared_by_their_label(

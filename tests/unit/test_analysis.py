@@ -11,7 +11,7 @@ from control_plane.domain.analysis import plan as plans
 from control_plane.domain.analysis.comparison import Arm
 from control_plane.domain.analysis.forecast import Traffic, Usual
 from control_plane.domain.analysis.judge import Analysis, Evidence, Live, Tally
-from control_plane.domain.analysis.plan import AnalysisPlan, Declared, Metric, OutcomeMetric, Role
+from control_plane.domain.analysis.plan import AnalysisPlan, Declared, Metric, OutcomeMetric, Prices, Role
 from control_plane.domain.experiments.guardrails import Comparison
 from control_plane.domain.experiments.samples import Mean
 from control_plane.domain.experiments.srm import Stage
@@ -190,6 +190,26 @@ def test_a_plan_that_cannot_be_carried_out_is_refused_with_every_reason() -> Non
     assert "goal" in plans.problems(AnalysisPlan(), BOUGHT, strategy="ab_test", prometheus=False)[0]
     with pytest.raises(ValueError, match="not declared"):
         plans.resolve(Metric("outcome:nope"), BOUGHT)
+
+
+def test_a_cost_is_a_goal_where_costs_are_declared_and_labels_do_not_depend_on_the_decision() -> None:
+    goal = AnalysisPlan((Metric("cost", Role.GOAL, 0.5),))
+
+    def refused(**said: object) -> list[str]:
+        return plans.problems(goal, replace(BOUGHT, **said), strategy="ab_test", prometheus=False)  # type: ignore[arg-type]
+
+    prices = Prices(2.0, 50.0, 1.0, 0.0)
+    assert refused(prices=prices) == []
+    assert "declares no costs" in refused()[0]
+    assert "bounds, not differences" in refused(prices=prices, label_depends_on_decision=True)[0]
+    unpriced = AnalysisPlan((Metric("cost"),))
+    assert "margin" in plans.problems(unpriced, replace(BOUGHT, prices=prices), strategy="canary", prometheus=False)[0]
+    resolved = plans.resolve(goal.metrics[0], replace(BOUGHT, prices=prices, label_delay_s=60.0))
+    assert (resolved.low, resolved.high, resolved.delay_s) == (0.0, 50.0, 60.0)
+    cheap, dear = (Arm(Mean.of([0.0, 0.0, value] * 2_000), 2_000) for value in (2.0, 50.0))
+    assert comparison.compare(resolved, cheap, dear, alpha=0.05).verdict is Verdict.PASS
+    by_amount = plans.resolve(goal.metrics[0], replace(BOUGHT, prices=replace(prices, own="amount")))
+    assert (by_amount.low, by_amount.high) == (None, None)
 
 
 def test_a_forecast_grows_with_the_precision_wanted_and_falls_with_traffic() -> None:

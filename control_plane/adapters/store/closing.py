@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adapters.store.tables import ArmStatisticRow
 from control_plane.domain.analysis.comparison import Arm
-from control_plane.domain.analysis.plan import Source
+from control_plane.domain.analysis.plan import Prices, Source
 from control_plane.domain.experiments.samples import Mean
 
 UNITS, FALLBACKS = "units", "fallbacks"
@@ -37,6 +37,7 @@ class Measure:
     limit_us: int = 0
     outcome: str = ""
     yes_no: bool = False
+    prices: Prices | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,19 +194,30 @@ def _statement(group: Group, truth: Truth) -> tuple[str, dict[str, object]]:
                 per_request.append(f"avg({_wrong(truth)})::float8 AS m{at}")
                 if truth.binary:
                     values |= {"positive": truth.positive, "word": truth.word}
+            case Source.COST:
+                labelled = True
+                if measure.prices is None or not truth.binary:
+                    raise ValueError(f"{measure.name} needs prices and a binary problem")
+                per_request.append(f"avg({_cost(at, truth, own=measure.prices.own is not None)})::float8 AS m{at}")
+                values |= {"positive": truth.positive, "word": truth.word} | _paid(at, measure.prices)
             case Source.OUTCOME:
                 values[f"outcome{at}"] = measure.outcome
                 outcomes.append(_outcome(at, yes_no=measure.yes_no))
             case Source.PROMQL:
                 raise ValueError(f"{measure.name} is not read from records")
     columns = [f"m{at}" for at in range(len(group.measures))]
+    costs = {f"m{at}" for at, measure in enumerate(group.measures) if measure.source is Source.COST}
+    usual = {
+        column: f"CAST(:tn{column[1:]} AS float8)" for column in costs
+    }  # a right no is no event, whatever it costs
     if group.number == 0:
         per_request.append(f"avg(CASE WHEN {_BAD} THEN 1.0 ELSE 0.0 END)::float8 AS fallbacks")
         columns.append(FALLBACKS)
     reduced = ", ".join(["c.unit_hash, c.variant, c.step, c.first_at, min(p.unit_id) AS unit_id", *per_request])
     selects = [
         f"SELECT '{column}' AS metric, step, variant, count({column}) AS n, avg({column}) AS mean, "  # noqa: S608
-        f"var_pop({column}) * count({column}) AS m2, count(*) FILTER (WHERE {column} <> 0) AS nonzero "
+        f"var_pop({column}) * count({column}) AS m2, "
+        f"count(*) FILTER (WHERE {column} <> {usual.get(column, '0')}) AS nonzero "
         "FROM valued GROUP BY 2, 3"
         for column in columns
     ]
@@ -246,10 +258,35 @@ def _wrong(truth: Truth) -> str:
         said = "coalesce(p.decision, p.output->>'label')"
         wrong = f"CASE WHEN {said} = label.value #>> '{{}}' THEN 0.0 ELSE 1.0 END"
         return f"CASE WHEN {own} AND label.value IS NOT NULL AND {said} IS NOT NULL THEN {wrong} END"
-    said = f"coalesce(p.decision = :word, ({_SCORE}) >= p.threshold)"
+    said, true = _said_and_true(truth)
+    return f"CASE WHEN {own} AND {said} = ({true}) THEN 0.0 WHEN {own} AND {said} <> ({true}) THEN 1.0 END"
+
+
+def _said_and_true(truth: Truth) -> tuple[str, str]:
+    """Of a binary problem: what the answer decided and what was true, NULL where there is no telling."""
     missing = "false" if truth.absent_is_negative else "NULL"
     true = f"CASE WHEN label.value IS NULL THEN {missing} ELSE {_TRUE_YES} END"
-    return f"CASE WHEN {own} AND {said} = ({true}) THEN 0.0 WHEN {own} AND {said} <> ({true}) THEN 1.0 END"
+    return f"coalesce(p.decision = :word, ({_SCORE}) >= p.threshold)", true
+
+
+def _cost(at: int, truth: Truth, *, own: bool) -> str:
+    """What an answer cost, NULL where there is no telling; by the version that answered."""
+    said, true = _said_and_true(truth)
+    missed = f"CAST(:fn{at} AS float8)"
+    if own:  # the price that the request itself names
+        price = _NUMBER.format(f"(p.features -> CAST(:own{at} AS text))")
+        missed = f"coalesce({price}, CAST(:fn{at} AS float8))"
+    tp, fp, tn = (f"CAST(:{kind}{at} AS float8)" for kind in ("tp", "fp", "tn"))
+    return f"""
+  CASE WHEN p.status = 'ok' AND p.served_version = p.assigned_version THEN
+    CASE WHEN {said} AND ({true}) THEN {tp} WHEN {said} AND NOT ({true}) THEN {fp}
+      WHEN NOT {said} AND ({true}) THEN {missed} WHEN NOT {said} AND NOT ({true}) THEN {tn} END END"""
+
+
+def _paid(at: int, prices: Prices) -> dict[str, object]:
+    paid: dict[str, object] = {f"fp{at}": prices.false_positive, f"fn{at}": prices.false_negative}
+    paid |= {f"tp{at}": prices.true_positive, f"tn{at}": prices.true_negative}
+    return paid if prices.own is None else paid | {f"own{at}": prices.own}
 
 
 def _outcome(at: int, *, yes_no: bool) -> str:

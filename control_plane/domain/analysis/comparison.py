@@ -1,7 +1,9 @@
 """From the sufficient statistics of two arms to one measurement. Always valid: look as often as you like.
 
 Below 50 events per arm the betting confidence sequence (exact, bounded metrics), from there on the asymptotic one.
-Which of the two is read is decided by the arms' sizes; each covers at all times, and half of alpha is spent on either.
+Which of the two is read is decided by the arms' sizes; each covers at all times, and alpha is divided between them
+before the start: in half for metrics whose events are rare in health (errors, slow answers), one part in twenty for
+betting elsewhere, nothing for betting where there are no bounds to bet within.
 Source: the pages of docs/math on betting, confidence sequences and guardrails.
 """
 
@@ -14,11 +16,16 @@ from control_plane.domain.experiments.samples import Interval, Mean
 from control_plane.domain.rollouts import Verdict
 
 NOTHING = Mean()
+_RARE = frozenset({Source.ERROR_RATE, Source.LATENCY})
+_EXACT_OF_RARE, _EXACT = 0.5, 0.05  # share of alpha that the betting sequence has
+STANDARD_TAU = 0.08  # of a goal, in standard deviations of one customer: tightest at about 2,500 customers per arm
+MOST_MARGINS = 3.0  # of a goal's tau: differences much larger than the one that matters are found soon anyway
+GOAL_STARTS = 3.0  # tau^2 / variance at which looks at a goal begin
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """Closed units of one arm. `nonzero`: units whose value is not 0."""
+    """Closed units of one arm. `nonzero`: units whose value is not 0, of a cost not that of a right no."""
 
     values: Mean = NOTHING
     nonzero: int = 0
@@ -46,18 +53,47 @@ class Measurement:
 def effect(resolved: Resolved, candidate: Arm, baseline: Arm, *, alpha: float) -> tuple[Interval, str] | None:
     """The always-valid interval of candidate - baseline and how it came about; None while nothing can be said.
 
-    `alpha` is the metric's share. tau is the margin: fixed before the start, and tightest where it decides.
+    `alpha` is the metric's share. Looks of the asymptotic interval begin at 50 events per arm, a goal's not before it
+    could decide; when that was is told from the events seen since.
     """
     arms = (candidate, baseline)
-    if all(_large(resolved, arm) for arm in arms) and any(arm.values.m2 > 0 for arm in arms):
+    bounds, exact = _bounds(resolved), exact_share(resolved)
+    if all(_events(resolved, arm) >= sequences.LEAST_EVENTS for arm in arms) and any(arm.values.m2 > 0 for arm in arms):
         a, b = (samples.Estimate(arm.values.mean, max(arm.values.variance, 1e-300) / arm.values.count) for arm in arms)
-        tau = resolved.margin or (samples.difference(a, b).variance ** 0.5) * 3
-        found = sequences.confidence_sequence(samples.difference(a, b), alpha=alpha / 2, tau=tau)
-        return found, "asymptotic confidence sequence"
-    if resolved.low is None or resolved.high is None or not all(arm.values.count for arm in arms):
+        found = samples.difference(a, b)
+        tau = tau_of(resolved, found.variance, candidate.values.count, baseline.values.count)
+        start = found.variance * min(_events(resolved, arm) for arm in arms) / sequences.LEAST_EVENTS
+        if resolved.metric.role is Role.GOAL:
+            start = min(start, tau**2 / GOAL_STARTS)
+        if found.variance <= start:
+            interval = sequences.confidence_sequence(found, alpha=alpha * (1 - exact), tau=tau, start=start)
+            return interval, "asymptotic confidence sequence"
+    if bounds is None or not all(arm.values.count for arm in arms):
         return None
-    bounds = betting.Bounds(resolved.low, resolved.high, yes_no=resolved.yes_no)
-    return betting.difference(candidate.values, baseline.values, bounds, alpha=alpha / 2), "betting confidence sequence"
+    return betting.difference(candidate.values, baseline.values, bounds, alpha=alpha * exact), (
+        "betting confidence sequence"
+    )
+
+
+def exact_share(resolved: Resolved) -> float:
+    """The part of alpha that the betting sequence has; the asymptotic one has the rest."""
+    if _bounds(resolved) is None:
+        return 0.0
+    return _EXACT_OF_RARE if resolved.metric.source in _RARE else _EXACT
+
+
+def tau_of(resolved: Resolved, variance: float, candidate: int, baseline: int) -> float:
+    """Where the asymptotic interval is tightest, in the metric's unit; `variance`: of the difference, with these sizes.
+
+    A guardrail is decided at its margin: the margin. A goal may be any effect: 0.08 standard deviations of a customer,
+    within one and three of the margin that matters.
+    """
+    sd = (variance * candidate * baseline / (candidate + baseline)) ** 0.5
+    if resolved.margin <= 0:
+        return STANDARD_TAU * sd
+    if resolved.metric.role is not Role.GOAL:
+        return resolved.margin
+    return min(max(STANDARD_TAU * sd, resolved.margin), MOST_MARGINS * resolved.margin)
 
 
 def compare(resolved: Resolved, candidate: Arm, baseline: Arm, *, alpha: float) -> Measurement:
@@ -138,9 +174,15 @@ def worst_of(verdicts: "list[Verdict]") -> Verdict:
     return max(verdicts, key=SEVERITY.__getitem__, default=Verdict.INCONCLUSIVE)
 
 
-def _large(resolved: Resolved, arm: Arm) -> bool:
-    """Whether the normal approximation may be trusted: 50 events per arm, of either kind where values are shares."""
-    shares = (resolved.low, resolved.high) == (0.0, 1.0)
-    if shares:
-        return sequences.ready(arm.values, yes_no=True)
-    return arm.nonzero >= sequences.LEAST_EVENTS and arm.values.count >= 2
+def _bounds(resolved: Resolved) -> betting.Bounds | None:
+    if resolved.low is None or resolved.high is None:
+        return None
+    return betting.Bounds(resolved.low, resolved.high, yes_no=resolved.yes_no)
+
+
+def _events(resolved: Resolved, arm: Arm) -> int:
+    """What the normal approximation is trusted by: of shares the rarer kind, else customers whose value is not 0."""
+    values = arm.values
+    if (resolved.low, resolved.high) == (0.0, 1.0):
+        return min(values.events, values.count - values.events)
+    return arm.nonzero if values.count >= 2 else 0

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from control_plane.domain.analysis import judge
+from control_plane.domain.analysis import comparison, judge
 from control_plane.domain.analysis.plan import AnalysisPlan, Resolved, Role
 from control_plane.domain.assignment import BUCKETS
 from control_plane.domain.experiments import power
@@ -58,7 +58,7 @@ class Forecast:
 
 
 def forecast(plan: Plan, analysis: AnalysisPlan, metrics: Sequence[Resolved], seen: Traffic) -> Forecast:
-    alpha = judge.share_of_alpha(plan, analysis) / 2
+    alpha = judge.share_of_alpha(plan, analysis)
     decides = [metric for metric in metrics if metric.metric.role is not Role.REPORT]
     needs = tuple(Need(m.name, _units(m, seen.usual.get(m.name), alpha)) for m in decides)
     rate = seen.units_per_day / _DAY_S
@@ -100,6 +100,7 @@ def refusal(found: Forecast, analysis: AnalysisPlan) -> str | None:
 
 
 def _units(metric: Resolved, usual: Usual | None, alpha: float) -> int | None:
+    alpha *= 1 - comparison.exact_share(metric)
     share = (metric.low, metric.high) == (0.0, 1.0)
     if usual is None and not share:
         return None

@@ -7,6 +7,7 @@ latency        share of a customer's requests slower than `limit_ms` (model.yaml
                exactly while this share is below 5 %
 score          mean score of a customer; as a guardrail it may move by at most `margin` in either direction
 label_error    share of a customer's labelled predictions that were wrong, by the version that answered
+cost           mean cost of a customer's labelled predictions by `costs` of model.yaml, by the version that answered
 outcome:NAME   a business metric declared under `outcomes` in model.yaml, by the version assigned (intention to treat)
 promql:NAME    any number Prometheus knows, against `at_most` / `at_least`
 """
@@ -18,7 +19,8 @@ from enum import StrEnum
 from typing import ClassVar, Literal
 
 LEAST_INTERVAL_S = 0.2
-_BUILT_IN = ("error_rate", "latency", "score", "label_error")
+_BUILT_IN = ("error_rate", "latency", "score", "label_error", "cost")
+_OF_LABELS = frozenset({"label_error", "cost"})
 _MARGINS = {"error_rate": 0.01, "latency": 0.05, "score": 0.1, "label_error": 0.02}
 
 
@@ -38,6 +40,7 @@ class Source(StrEnum):
     LATENCY = "latency"
     SCORE = "score"
     LABEL_ERROR = "label_error"
+    COST = "cost"
     OUTCOME = "outcome"
     PROMQL = "promql"
 
@@ -125,6 +128,25 @@ class Resolved:
 
 
 @dataclass(frozen=True, slots=True)
+class Prices:
+    """What an answer costs by its truth, in one currency; a gain is negative.
+
+    `own`: the feature that is the price of a missed positive, where a request has it: then a cost has no bounds.
+    """
+
+    false_positive: float
+    false_negative: float
+    true_positive: float
+    true_negative: float
+    own: str | None = None
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        each = (self.false_positive, self.false_negative, self.true_positive, self.true_negative)
+        return None if self.own is not None or min(each) == max(each) else (min(each), max(each))
+
+
+@dataclass(frozen=True, slots=True)
 class Declared:
     """What a version's model.yaml says that metrics depend on."""
 
@@ -133,6 +155,7 @@ class Declared:
     label_delay_s: float = 0.0
     label_depends_on_decision: bool = False
     labelled: bool = True  # the problem has labels that can be right or wrong
+    prices: Prices | None = None
 
 
 def resolve(metric: Metric, declared: Declared) -> Resolved:
@@ -148,7 +171,12 @@ def resolve(metric: Metric, declared: Declared) -> Resolved:
         return Resolved(metric, margin, business.higher_is_better, yes_no, low, high, business.delay_s)
     if source is Source.PROMQL:
         return Resolved(metric, margin, higher_is_better=False)
-    delay = declared.label_delay_s if source is Source.LABEL_ERROR else 0.0
+    delay = declared.label_delay_s if source in _OF_LABELS else 0.0
+    if source is Source.COST:
+        if declared.prices is None:
+            raise ValueError("costs are not declared")
+        low, high = declared.prices.bounds or (None, None)
+        return Resolved(metric, margin, higher_is_better=False, low=low, high=high, delay_s=delay)
     return Resolved(metric, margin, higher_is_better=False, low=0.0, high=1.0, delay_s=delay)
 
 
@@ -213,10 +241,12 @@ def _wrong(metric: Metric, declared: Declared, prometheus: bool) -> list[str]:
     if source is Source.SCORE and metric.role is Role.GOAL:
         found.append("a score is no goal: higher is not better.")
     decides = metric.role is not Role.REPORT
-    if source is Source.LABEL_ERROR and decides and declared.label_depends_on_decision:
+    if source in _OF_LABELS and decides and declared.label_depends_on_decision:
         found.append("labels depend on the decision: they give bounds, not differences. Use outcome:NAME per customer.")
-    if source is Source.LABEL_ERROR and not declared.labelled:
+    if source in _OF_LABELS and not declared.labelled:
         found.append("this model has no labels that could be right or wrong.")
-    if source is Source.OUTCOME and decides and not metric.margin:
+    if source is Source.COST and declared.prices is None:
+        found.append("model.yaml declares no costs.")
+    if source in {Source.OUTCOME, Source.COST} and decides and not metric.margin:
         found.append("give a margin above 0: the difference that matters, in the metric's unit.")
     return found

@@ -13,16 +13,23 @@ mixture): its appendix B.
 Assumes that units close independently of their outcome and that arms grow in proportion (slices of one size); use it
 from about 50 events (yes and no) or units per arm on: `ready`. Below that, and for guarantees without asymptotics,
 `betting`. `tau` is fixed before the first look; it moves where the interval is tightest, never its validity.
+
+Nobody looks before that, so nothing has to be paid for what could have been seen earlier: with `start`, the variance
+at which looks begin, the level 1 / alpha falls to the b that is crossed from there on with probability alpha exactly
+(`log_level`). Source: the capital at the start is known in law, and a continuous martingale that falls to 0 crosses b
+after being M < b with probability M / b: Robbins & Siegmund, "Boundary crossing probabilities for the Wiener process
+and sample sums" (1970).
 """
 
 import math
 
-from scipy import special
+from scipy import optimize, special
 
 from control_plane.domain.experiments.fixed import level
 from control_plane.domain.experiments.samples import Estimate, Interval, Mean
 
 LEAST_EVENTS = 50  # per arm, before the normal approximation is trusted
+_NO_INFORMATION = 1e-6  # below it a late start gains nothing
 
 
 def ready(arm: Mean, *, yes_no: bool, least: int = LEAST_EVENTS) -> bool:
@@ -43,15 +50,43 @@ def tau_for(variance: float, *, alpha: float) -> float:
     return math.sqrt(variance * gain)
 
 
-def confidence_sequence(estimate: Estimate, *, alpha: float, tau: float) -> Interval:
-    """The interval at this look. The running intersection over looks is valid too: `intersection`."""
-    half = half_width(estimate.variance, alpha=alpha, tau=tau)
+def confidence_sequence(estimate: Estimate, *, alpha: float, tau: float, start: float = math.inf) -> Interval:
+    """The interval at this look. The running intersection over looks is valid too: `intersection`.
+
+    `start`: no look is taken before the variance of the estimate has fallen to it; fixed before the first look.
+    """
+    half = half_width(estimate.variance, alpha=alpha, tau=tau, start=start)
     return Interval(estimate.value, estimate.value - half, estimate.value + half)
 
 
-def half_width(variance: float, *, alpha: float, tau: float) -> float:
+def half_width(variance: float, *, alpha: float, tau: float, start: float = math.inf) -> float:
+    """Raises ValueError for a look before `start`: its error rate is not alpha."""
     v, t2 = variance, _squared(tau)
-    return math.sqrt(2 * v * (v + t2) / t2 * (0.5 * math.log1p(t2 / v) - math.log(level(alpha))))
+    if v > start * (1 + 1e-9):
+        raise ValueError(f"a look at variance {v:g}, before the start at {start:g}")
+    return math.sqrt(2 * v * (v + t2) / t2 * (0.5 * math.log1p(t2 / v) + log_level(t2 / start, alpha=alpha)))
+
+
+def log_level(information: float, *, alpha: float) -> float:
+    """Log of the level that capital looked at from `information` = tau^2 / variance on crosses with probability alpha.
+
+    It is -log(alpha) at 0, the start of everything, and falls from there. With c the deviation, in standard errors, at
+    which the capital is b at the first look: 2 (1 - F(c)) is the probability of being beyond it, and of crossing later
+    E[M; M < b] / b = (2 F(c / sqrt(1 + information)) - 1) / b; F is the normal distribution.
+    """
+    if not 0 <= information < math.inf:
+        raise ValueError(f"information must be finite and at least 0, got {information}")
+    highest = -math.log(level(alpha))
+    if information < _NO_INFORMATION:
+        return highest
+    grown = 0.5 * math.log1p(information)
+
+    def too_many(log_b: float) -> float:
+        c = math.sqrt(2 * (1 + information) / information * max(0.0, grown + log_b))
+        later = (2 * float(special.ndtr(c / math.sqrt(1 + information))) - 1) * math.exp(-log_b)
+        return 2 * float(special.ndtr(-c)) + later - alpha
+
+    return float(optimize.brentq(too_many, -grown, highest + 1e-9, xtol=1e-12))
 
 
 def upper_bound(estimate: Estimate, *, alpha: float, tau: float) -> float:
