@@ -58,7 +58,7 @@ def goal(name: str, margin: float) -> Resolved:
 
 
 def differs(resolved: Resolved, candidate: Looks, baseline: Looks, *, alpha: float) -> Flags:
-    """Whether a goal is called better or worse at each look."""
+    """Whether a goal is called better or worse at each look, up to the first at which it is: none counts after it."""
     exact = comparison.exact_share(resolved)
     shares = (resolved.low, resolved.high) == (0.0, 1.0)
     arms = (candidate, baseline)
@@ -74,13 +74,13 @@ def differs(resolved: Resolved, candidate: Looks, baseline: Looks, *, alpha: flo
         half = np.sqrt(2 * (variance + tau**2) / grown * (0.5 * np.log1p(grown) + level))
         found = asymptotic & (np.abs(candidate.mean - baseline.mean) > half)
     if exact:
-        found |= _bets(candidate, baseline, ~asymptotic, resolved, alpha * exact)
-    return found
+        found |= _bets(candidate, baseline, ~asymptotic & ~_after(found), resolved, alpha * exact)
+    return found & ~_after(found)
 
 
-def first(found: Flags, units: Floats) -> tuple[Floats, Floats]:
+def first(found: Flags, units: Floats) -> tuple[Flags, Floats]:
     """Of each test: whether it was ever decided, and units per arm by then (the whole horizon if never)."""
-    ever = found.any(axis=1)
+    ever = np.asarray(found.any(axis=1))
     return ever, np.where(ever, units[found.argmax(axis=1)], units[-1])
 
 
@@ -89,8 +89,9 @@ def disagreements(
 ) -> tuple[int, int]:
     """Of looks drawn at random, half among those decided: how many the product decides otherwise; of how many."""
     rng = np.random.default_rng(seed)
-    decided = np.argwhere(found)
-    drawn = [tuple(map(int, rng.integers(0, found.shape))) for _ in range(sample - min(len(decided), sample // 2))]
+    decided, open_ = np.argwhere(found), np.argwhere(~_after(found))
+    others = rng.integers(0, len(open_), sample - min(len(decided), sample // 2))
+    drawn = [tuple(map(int, open_[at])) for at in others]
     drawn += [tuple(map(int, decided[at])) for at in rng.integers(0, max(1, len(decided)), sample - len(drawn))]
     wrong = 0
     for run, look in drawn:
@@ -106,6 +107,13 @@ def log_mismatch(counts: Floats, shares: Floats) -> Floats:
     log_e = special.gammaln(srm.CONCENTRATION) - special.gammaln(srm.CONCENTRATION + n)
     log_e = log_e + (special.gammaln(prior + counts) - special.gammaln(prior) - counts * np.log(shares)).sum(axis=-1)
     return np.asarray(log_e)
+
+
+def _after(found: Flags) -> Flags:
+    """Looks after the first decision of their test."""
+    before = np.zeros_like(found)
+    before[:, 1:] = np.logical_or.accumulate(found, axis=1)[:, :-1]
+    return before
 
 
 def _events(arm: Looks, shares: bool) -> Floats:
@@ -138,6 +146,8 @@ def _bets(candidate: Looks, baseline: Looks, where: Flags, resolved: Resolved, a
     most[where] = np.maximum(*(_capital(*pair, pooled[where], resolved.yes_no) for pair in (arms, arms[::-1])))
     bounds = betting.Bounds(resolved.low or 0.0, resolved.high or 1.0, yes_no=resolved.yes_no)
     for run, look in np.argwhere(most >= np.log(2 / alpha) - _SLACK):
+        if found[run].any():
+            continue
         sides = [side.arm(run, look).values for side in (candidate, baseline)]
         interval = betting.difference(sides[0], sides[1], bounds, alpha=alpha)
         found[run, look] = interval.low > 0 or interval.high < 0

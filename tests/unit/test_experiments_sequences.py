@@ -95,9 +95,9 @@ def test_looks_from_a_start_on_cross_with_probability_alpha() -> None:
     steps = np.sqrt(np.diff(times, prepend=0))
     ever = np.zeros(runs, dtype=bool)
     log_b = sequences.log_level(tau**2 / begun, alpha=alpha)
+    line = np.sqrt(2 * (1 / times + tau**2) / tau**2 * (0.5 * np.log1p(tau**2 * times) + log_b))
     for at in range(0, runs, 500):
         walk = (rng.standard_normal((500, len(times))) * steps).cumsum(axis=1)
-        line = np.sqrt(2 * (1 / times + tau**2) / tau**2 * (0.5 * np.log1p(tau**2 * times) + log_b))
         ever[at : at + 500] = (np.abs(walk) / np.sqrt(times) > line).any(axis=1)
     spread = math.sqrt(alpha * (1 - alpha) / runs)
     assert alpha - 0.01 - 3 * spread <= ever.mean() <= alpha + 3 * spread  # a little is lost between two looks

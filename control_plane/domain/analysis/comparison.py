@@ -7,6 +7,7 @@ betting elsewhere, nothing for betting where there are no bounds to bet within.
 Source: the pages of docs/math on betting, confidence sequences and guardrails.
 """
 
+import math
 from dataclasses import dataclass
 
 from control_plane.domain.analysis.plan import Resolved, Role, Source
@@ -88,7 +89,7 @@ def tau_of(resolved: Resolved, variance: float, candidate: int, baseline: int) -
     A guardrail is decided at its margin: the margin. A goal may be any effect: 0.08 standard deviations of a customer,
     within one and three of the margin that matters.
     """
-    sd = (variance * candidate * baseline / (candidate + baseline)) ** 0.5
+    sd = math.sqrt(variance * candidate * baseline / (candidate + baseline))
     if resolved.margin <= 0:
         return STANDARD_TAU * sd
     if resolved.metric.role is not Role.GOAL:
