@@ -149,8 +149,7 @@ def _bets(candidate: Looks, baseline: Looks, where: Flags, resolved: Resolved, a
         if found[run].any():
             continue
         sides = [side.arm(run, look).values for side in (candidate, baseline)]
-        interval = betting.difference(sides[0], sides[1], bounds, alpha=alpha)
-        found[run, look] = interval.low > 0 or interval.high < 0
+        found[run, look] = betting.excludes(sides[0], sides[1], bounds, null=0.0, alpha=alpha)
     return found
 
 

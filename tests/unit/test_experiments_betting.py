@@ -117,6 +117,9 @@ def test_the_evidence_and_the_interval_agree_on_what_is_excluded() -> None:
     for end, inward in ((interval.low, 1e-3), (interval.high, -1e-3)):
         assert betting.log_e(t, c, YES_NO, null=end) >= math.log(1 / 0.05)
         assert betting.log_e(t, c, YES_NO, null=end + inward) < math.log(2 / 0.05)
+        assert betting.excludes(t, c, YES_NO, null=end, alpha=0.05)
+        assert not betting.excludes(t, c, YES_NO, null=end + inward, alpha=0.05)
+    assert not betting.excludes(Mean(), c, YES_NO, null=0.0, alpha=0.05)
 
 
 def test_an_arm_outside_its_bounds_is_refused() -> None:

@@ -76,6 +76,15 @@ def difference(treatment: Mean, control: Mean, bounds: Bounds, *, alpha: float) 
     return Interval(width * effect, width * min(low, effect), width * max(high, effect))
 
 
+def excludes(treatment: Mean, control: Mean, bounds: Bounds, *, null: float, alpha: float) -> bool:
+    """Whether `difference` leaves `null` outside, without looking for its ends."""
+    t, c, d = _scaled(treatment, bounds), _scaled(control, bounds), null / (bounds.high - bounds.low)
+    if not (t.count and c.count):
+        return False
+    wanted = math.log(2 / level(alpha))
+    return _log_product(t, c, d, bounds.yes_no) >= wanted or _log_product(c, t, -d, bounds.yes_no) >= wanted
+
+
 def log_e(treatment: Mean, control: Mean, bounds: Bounds, *, null: float) -> float:
     """Log of the evidence against "the difference is `null`": under it, P(e ever reaches 1 / alpha) <= alpha.
 
