@@ -90,7 +90,7 @@ def test_a_late_start_lowers_the_level_and_never_below_one_looks_chance(informat
 
 def test_looks_from_a_start_on_cross_with_probability_alpha() -> None:
     """A Gaussian walk looked at 3,000 times over four decades of time, without any effect."""
-    rng, runs, alpha, tau, begun = np.random.default_rng(8), 2_000, 0.05, 1.0, 0.25
+    rng, runs, alpha, tau, begun = np.random.default_rng(8), 2_000, 0.05, 1.0, 0.01
     times = np.geomspace(1 / begun, 1e4 / begun, 3_000)  # information: 1 / variance
     steps = np.sqrt(np.diff(times, prepend=0))
     ever = np.zeros(runs, dtype=bool)
