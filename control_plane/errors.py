@@ -10,6 +10,7 @@ ControlPlaneError
 │   ├── GatesNotMet            a promotion the evidence does not carry; `reasons` names every gate
 │   ├── RolloutOpen            one open rollout per model
 │   ├── NotReady               what should answer has no ready process
+│   ├── StaleProposal          what was to be approved is no longer what was shown
 │   └── IdempotencyMismatch    the key was used before, for another request
 ├── PreconditionRequired (428) a change that needs If-Match came without it
 ├── InvalidInput (422)
@@ -80,6 +81,10 @@ class RolloutOpen(Conflict):
 
 class NotReady(Conflict):
     type, title = "not-ready", "The version has no ready model server"
+
+
+class StaleProposal(Conflict):
+    type, title = "stale-proposal", "What was to be approved has changed"
 
 
 class IdempotencyMismatch(Conflict):

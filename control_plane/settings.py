@@ -83,6 +83,14 @@ class _Gates(_Process):
     )
 
 
+class Releases(_Gates):
+    """What every process that moves versions has to know alike."""
+
+    warm_s: float = 600.0  # how long a version that lost its traffic stays warm beyond the bake
+    prometheus_url: str | None = None  # where analyses ask their PromQL; None: plans with a query are refused
+    policy: Literal["dev", "prod"] = "dev"  # what needs an approval, until a policy of your own is applied
+
+
 class _Drift(_Process):
     drift_threshold: float = Field(  # practical threshold (PSI) where model.yaml names none
         0.1, validation_alias=_alias("drift_threshold", "DRIFT_THRESHOLD")
@@ -99,17 +107,16 @@ class _Cluster(_Process):
     kubernetes_namespace: str | None = None  # of model servers and training jobs; None: that of the account
 
 
-class ApiSettings(_Store, _Scraped, _Registry, _Gates, _Drift, _Archive):
+class ApiSettings(_Store, _Scraped, _Registry, Releases, _Drift, _Archive):
     """The admin API. It needs Postgres to start and MLflow for artifacts' details only."""
 
     api_host: str = "127.0.0.1"  # address the API listens on
     api_port: int = 8000  # port the API listens on
     router_token: SecretStr | None = None  # what routers show to fetch snapshots; None: that route is closed
     router_live_s: float = 5.0  # a router not heard of for longer is not waited for
-    warm_s: float = 600.0  # how long a version that lost its traffic stays warm beyond the bake
     max_body_bytes: int = 1_048_576  # of one request; larger ones are refused
-    prometheus_url: str | None = None  # given to the reconciler too; None: plans with a query are refused
     mlflow_webhook_secret: SecretStr | None = None  # signs MLflow's webhooks; None: they need a key like anyone
+    alert_webhook_secret: SecretStr | None = None  # signs alerts; None: they need a key like anyone
     audit_public_key_file: AbsolutePath | None = None  # PEM, several keys allowed; None: keys/audit-signing.pub
 
 
@@ -119,19 +126,17 @@ class InitSettings(ApiSettings):
     postgres_owner_dsn: SecretStr | None = None  # of the role that migrates; None: the processes' own does
 
 
-class ReconcilerSettings(_Store, _Scraped, _Bus, _Registry, _Gates, _Archive, _Cluster):
+class ReconcilerSettings(_Store, _Scraped, _Bus, _Registry, Releases, _Archive, _Cluster):
     """The reconciler: MLflow, deployments and snapshots follow Postgres."""
 
     deployer: Literal["local", "kubernetes"] = "local"  # what runs the model servers
     registry_poll_s: float = 2.0  # how often MLflow is looked at
     mlflow_webhook_url: str | None = None  # our /webhooks/mlflow as MLflow reaches it, https; None: polling alone
     mlflow_webhook_secret: SecretStr | None = None  # given to MLflow, which signs its calls with it
-    prometheus_url: str | None = None  # where analyses ask their PromQL; None: plans with a query are refused
     audit_signing_key: SecretStr | None = None  # Ed25519 in PEM, signs the audit; None: the file does
     audit_signing_key_file: AbsolutePath | None = None  # None: keys/audit-signing.key, made at first start
     lease_s: float = 5.0  # a leader not heard of for longer is replaced
     router_live_s: float = 5.0
-    warm_s: float = 600.0  # how long a version that lost its traffic stays warm beyond the bake
 
 
 class ArchiverSettings(_Store, _Archive):
@@ -141,7 +146,7 @@ class ArchiverSettings(_Store, _Archive):
     exposures_days: int = Field(35, ge=1)  # how long after a rollout's end it is kept who was in which arm
 
 
-class WorkerSettings(_Store, _Scraped, _Registry, _Drift, _Cluster):
+class WorkerSettings(_Store, _Scraped, _Registry, Releases, _Drift, _Cluster):
     """The job queue's process: training, replay, reports, notifications, archiving, a look at drift every minute."""
 
     trainer: Literal["local", "kubernetes"] = "local"  # where training runs: a child process, or a Job of the cluster

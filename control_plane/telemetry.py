@@ -77,6 +77,7 @@ class Metric:
     INGESTED = "mlcp_records_ingested_total"  # [kind]
     INGEST_LAG = "mlcp_ingest_lag_seconds"
     AUDIT_UNSIGNED = "mlcp_audit_unsigned_links"  # links of the audit chain that no exported checkpoint covers
+    WEBHOOKS = "mlcp_webhooks_total"  # [webhook, outcome]; outcome: accepted, unsigned, replayed, malformed, ...
     SNAPSHOT_REVISION = "mlcp_snapshot_revision"  # [router_id]
     SNAPSHOT_PUBLISHED = "mlcp_snapshot_published_revision"  # what routers should have
     ROUTERS = "mlcp_routers"  # [state]; live: workers heard of lately; behind: of those, without the newest snapshot

@@ -10,6 +10,7 @@ from control_plane.adapters import store
 from control_plane.adapters.metrics import Metrics
 from control_plane.adapters.otel import Tracer
 from control_plane.api import (
+    approvals,
     audit,
     data_plane,
     erasures,
@@ -18,18 +19,22 @@ from control_plane.api import (
     keys,
     models,
     outcomes,
+    pages,
+    policies,
     problems,
     releases,
     rollouts,
     webhooks,
 )
-from control_plane.api.middleware import BodyLimit, RequestId, counter
+from control_plane.api.middleware import BodyLimit, RequestId, WebhookCounts, counter, webhook_counter
 from control_plane.errors import ControlPlaneError, InvalidInput, StoreUnavailable
 from control_plane.settings import ApiSettings
 
 _CLASSIC = (health.router, models.router, releases.router, rollouts.experiments)  # also at the root, as ever
 _OURS = (
     rollouts.router,
+    approvals.router,
+    policies.router,
     jobs.router,
     erasures.router,
     keys.router,
@@ -63,11 +68,13 @@ def create_app(settings: ApiSettings, tracer: Tracer | None = None, metrics: Met
     )
     problems.install(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(WebhookCounts, counted=webhook_counter(metrics) if metrics else None)
     app.add_middleware(RequestId, tracer=tracer, counted=counter(metrics) if metrics else None)
     api = APIRouter(prefix="/api/v1")
     for router in (*_CLASSIC, *_OURS):
         api.include_router(router)
     app.include_router(api)
+    app.mount("/pages", pages.create_pages())
     for router in _CLASSIC:
         app.include_router(router, include_in_schema=False)
     return app

@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adapters import store
-from control_plane.adapters.store import jobs, rollouts
+from control_plane.adapters.store import approvals, jobs, rollouts
 from control_plane.api.deps import Now, Settings
 from control_plane.domain import governance
 from control_plane.domain.audit import Actor
@@ -59,7 +59,7 @@ def cause(principal: Principal, request: Request) -> Cause:
     """What the audit says about a request. What set it off is what the client calls itself: it proves nothing."""
     actor = Actor(principal.person, principal.grant.role, str(principal.key_id))
     trigger = _OURS.get(request.headers.get("user-agent", ""), "api")
-    return Cause(actor, trigger, request.state.request_id)
+    return Cause(actor, trigger, request.state.request_id, principal.automated)
 
 
 def router_token(credentials: Credentials, settings: Settings) -> None:
@@ -79,6 +79,8 @@ async def _model(session: AsyncSession, request: Request) -> str | None:
     try:
         if "rollout_id" in path:
             return (await rollouts.load(session, UUID(path["rollout_id"]))).model
+        if "approval_id" in path:
+            return (await approvals.load(session, UUID(path["approval_id"]))).row.model
         if "job_id" in path:
             return (await jobs.load(session, UUID(path["job_id"]))).model
     except ValueError:  # no UUID: the route's own validation says so

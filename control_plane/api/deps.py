@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.adapters import store
 from control_plane.contracts.base import Text
 from control_plane.errors import InvalidInput
-from control_plane.services.evidence import Defaults
+from control_plane.services import promotion
 from control_plane.services.promotion import Policy
 from control_plane.settings import ApiSettings
 
@@ -37,8 +37,7 @@ Settings = Annotated[ApiSettings, Depends(_settings)]
 
 
 def _policy(settings: Settings) -> Policy:
-    defaults = Defaults(settings.auto_promote_threshold, settings.performance_degradation_threshold)
-    return Policy(defaults, timedelta(seconds=settings.warm_s), prometheus=settings.prometheus_url is not None)
+    return promotion.platform(settings)
 
 
 def _live_within(settings: Settings) -> timedelta:

@@ -9,7 +9,8 @@ from control_plane.api.deps import Now, Session
 from control_plane.api.once import Key, Once
 from control_plane.api.problems import responses
 from control_plane.contracts.jobs import ErasureSpec, JobView
-from control_plane.domain.governance import Action
+from control_plane.domain.governance import Action, policy
+from control_plane.domain.governance.policy import Operation
 from control_plane.errors import Forbidden, IdempotencyMismatch, InvalidInput, Unauthenticated
 from control_plane.services import jobs
 from control_plane.services.keys import Principal
@@ -27,7 +28,9 @@ async def erase_unit(
     key: Key = None,
 ) -> JobView | Response:
     """Erase what names or describes a unit, in the log, the archive and what is still on its way. Its job's `result`
-    counts what was erased; counts and metrics stay."""
+    counts what was erased; counts and metrics stay. Persons alone may."""
+    if principal.automated:
+        raise Forbidden(policy.ruling(policy.Policy(""), Operation.ERASE, automated=True).why)
 
     async def act() -> JobView:
         return await jobs.erase(session, body, cause=cause(principal, request), now=now)

@@ -76,6 +76,45 @@ class RequestId:
                     span.end(status or 500, {"url.path": scope["path"], "mlcp.request_id": request_id})
 
 
+_OUTCOMES = {202: "accepted", 401: "unsigned", 403: "forbidden", 409: "replayed", 413: "oversized", 422: "malformed"}
+
+
+def webhook_counter(metrics: Metrics) -> Callable[[str, int], None]:
+    """Counts webhooks by what became of them."""
+    seen = metrics.counter(Metric.WEBHOOKS, "Webhooks that came, by what became of them.", ("webhook", "outcome"))
+
+    def count(webhook: str, status: int) -> None:
+        seen.labels(webhook, _OUTCOMES.get(status, "error")).inc()
+
+    return count
+
+
+class WebhookCounts:
+    """Counts every request to a webhook by its answer, also those that are refused before any route."""
+
+    def __init__(self, app: ASGIApp, counted: Callable[[str, int], None] | None = None) -> None:
+        self._app, self._counted = app, counted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, _, webhook = str(scope.get("path", "")).rpartition("/webhooks/")
+        counted = self._counted
+        if (
+            counted is None
+            or scope["type"] != "http"
+            or not path.endswith("/v1")
+            or webhook not in {"alertmanager", "alerts", "mlflow"}
+        ):
+            await self._app(scope, receive, send)
+            return
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                counted(webhook, message["status"])
+            await send(message)
+
+        await self._app(scope, receive, tell)
+
+
 class BodyLimit:
     """Reads the body before anyone else does and refuses one above `limit` bytes with 413, declared or not."""
 

@@ -33,9 +33,14 @@ class Once:
     now: datetime
 
     async def __call__(
-        self, act: Callable[[], Awaitable[View]], *, status: int = 200, secret: bool = False
+        self,
+        act: Callable[[], Awaitable[View]],
+        *,
+        status: int | Callable[[View], int] = 200,
+        secret: bool = False,
     ) -> View | Response:
         """`act`'s result, or the stored answer. `secret`: the answer must not be kept, so it cannot be given again.
+        `status`: what the route answers with, if need be by the result.
 
         The answer is stored in the same transaction, as its very last statement: after the audit row, whose lock it
         holds for one insert more; it waits for nobody.
@@ -50,8 +55,9 @@ class Once:
         if known is not None:
             return _again(known, asked)
         result = await act()
+        told = status if isinstance(status, int) else status(result)
         body = b"" if secret else result.model_dump_json().encode()
-        await idempotency.keep(self.session, self.principal.id, self.key, Answer(asked, status, body), now=self.now)
+        await idempotency.keep(self.session, self.principal.id, self.key, Answer(asked, told, body), now=self.now)
         return result
 
     async def _request(self) -> bytes:

@@ -1,14 +1,17 @@
 """Routes of /models that change who answers: promote, roll back, split, retrain."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
+from pydantic import BaseModel
 
+from control_plane.adapters.store.rollouts import Entry
 from control_plane.api.auth import Requires, cause
-from control_plane.api.deps import LiveWithin, Now, PolicyDep, Session
+from control_plane.api.deps import Now, PolicyDep, Session
 from control_plane.api.once import Key, Once
 from control_plane.api.problems import responses
+from control_plane.contracts.approvals import ApprovalView
 from control_plane.contracts.jobs import JobView
 from control_plane.contracts.models import RetrainSpec, TrafficSpec, TrafficView
 from control_plane.contracts.rollouts import PlanView, PromoteSpec, ReasonSpec, RolloutView, StageChangeView
@@ -28,9 +31,10 @@ from control_plane.errors import (
     StaleRevision,
     Unauthenticated,
 )
-from control_plane.services import jobs, promotion, rollback, rollouts, traffic
+from control_plane.services import approvals, promotion, proposals, rollouts
 from control_plane.services.keys import Principal
 
+WAITS: dict[int | str, dict[str, Any]] = {202: {"model": ApprovalView, "description": "It waits for an approval."}}
 _ALWAYS = (Unauthenticated, Forbidden, NotFound, InvalidInput, IdempotencyMismatch)
 router = APIRouter(prefix="/models/{model}", tags=["releases"], responses=responses(*_ALWAYS))
 _STAGES = {stage.value.lower(): stage for stage in Stage}
@@ -39,7 +43,7 @@ _STAGES = {stage.value.lower(): stage for stage in Stage}
 @router.post(
     "/promote/{stage}",
     status_code=202,
-    response_model=RolloutView | StageChangeView,
+    response_model=RolloutView | StageChangeView | ApprovalView,
     responses=responses(*_ALWAYS, GatesNotMet, RolloutOpen),
 )
 async def promote(
@@ -49,27 +53,29 @@ async def promote(
     session: Session,
     principal: Annotated[Principal, Depends(Requires(Action.PROMOTE))],
     policy: PolicyDep,
-    live_within: LiveWithin,
     now: Now,
     body: PromoteSpec | None = None,
     key: Key = None,
-) -> RolloutView | StageChangeView | Response:
+) -> RolloutView | StageChangeView | ApprovalView | Response:
     """Make a version Production by a rollout, or move it to another stage.
 
     Without a version, the newest that passes its gates. What the request leaves out of the plan comes from the
-    version's model.yaml. A refusal names every gate that is not met.
+    version's model.yaml. A refusal names every gate that is not met. Where the policy in force asks for an approval,
+    the answer is that approval, and nothing has happened yet.
     """
     spec = body or PromoteSpec()
     to = _STAGES.get(stage.lower())
     if to is None:
         raise InvalidInput("There is no such stage.", reasons=[f"path.stage: one of {', '.join(_STAGES)}"])
 
-    async def act() -> RolloutView | StageChangeView:
+    async def act() -> RolloutView | StageChangeView | ApprovalView:
         why = cause(principal, request)
-        if to is not Stage.PRODUCTION:
+        if to not in {Stage.PRODUCTION, Stage.STAGING}:
             return await promotion.to_stage(session, model, to, spec, cause=why, now=now)
-        entry = await promotion.to_production(session, model, spec, policy=policy, cause=why, now=now)
-        return rollouts.shown(entry, ())
+        asked = (proposals.promote if to is Stage.PRODUCTION else proposals.deploy)(model, spec)
+        done = await approvals.submit(session, asked, platform=policy, cause=why, now=now)
+        assert isinstance(done, Entry | StageChangeView | ApprovalView)
+        return rollouts.shown(done, ()) if isinstance(done, Entry) else done
 
     return await Once(request, session, principal, key, now)(act, status=202)
 
@@ -83,7 +89,7 @@ async def plan(model: str, session: Session, policy: PolicyDep, now: Now, body: 
 @router.post(
     "/rollback",
     status_code=202,
-    response_model=RolloutView,
+    response_model=RolloutView | ApprovalView,
     responses=responses(*_ALWAYS, Conflict, NotReady),
 )
 async def roll_back(
@@ -95,21 +101,24 @@ async def roll_back(
     policy: PolicyDep,
     now: Now,
     key: Key = None,
-) -> RolloutView | Response:
-    """Abort the open rollout; with none open, make the previous Production version Production again. At once."""
+) -> RolloutView | ApprovalView | Response:
+    """Abort the open rollout; with none open, make the previous Production version Production again.
 
-    async def act() -> RolloutView:
-        why = cause(principal, request)
-        entry = await rollback.roll_back(session, model, body.reason, cause=why, now=now, warm=policy.warm)
-        return rollouts.shown(entry, ())
+    A person's rollback happens at once, whatever the policy; a program's may have to wait for an approval."""
+
+    async def act() -> RolloutView | ApprovalView:
+        asked = await proposals.roll_back(session, model, body.reason)
+        done = await approvals.submit(session, asked, platform=policy, cause=cause(principal, request), now=now)
+        assert isinstance(done, Entry | ApprovalView)
+        return rollouts.shown(done, ()) if isinstance(done, Entry) else done
 
     return await Once(request, session, principal, key, now)(act, status=202)
 
 
 @router.put(
     "/traffic",
-    response_model=TrafficView,
-    responses=responses(*_ALWAYS, InvalidSplit, StaleRevision, RolloutOpen, GatesNotMet, PreconditionRequired),
+    response_model=TrafficView | ApprovalView,
+    responses=WAITS | responses(*_ALWAYS, InvalidSplit, StaleRevision, RolloutOpen, GatesNotMet, PreconditionRequired),
 )
 async def put_traffic(
     model: str,
@@ -122,36 +131,50 @@ async def put_traffic(
     response: Response,
     if_match: Annotated[str | None, Header(alias="If-Match", description="The ETag of GET traffic.")] = None,
     key: Key = None,
-) -> TrafficView | Response:
+) -> TrafficView | ApprovalView | Response:
     """Divide the traffic by hand between Production and one more version; no arms: all back to Production."""
-    revision = _revision(if_match)
+    asked = proposals.split(model, body, _revision(if_match))
 
-    async def act() -> TrafficView:
-        why = cause(principal, request)
-        return await traffic.split(session, model, body, revision=revision, policy=policy, cause=why, now=now)
+    async def act() -> TrafficView | ApprovalView:
+        done = await approvals.submit(session, asked, platform=policy, cause=cause(principal, request), now=now)
+        assert isinstance(done, TrafficView | ApprovalView)
+        return done
 
-    answer = await Once(request, session, principal, key, now)(act)
+    answer = await Once(request, session, principal, key, now)(act, status=waits)
     if isinstance(answer, TrafficView):
         response.headers["ETag"] = f'"{answer.revision}"'
+    if isinstance(answer, ApprovalView):
+        response.status_code = 202
     return answer
 
 
-@router.post("/retrain", status_code=202, response_model=JobView, responses=responses(*_ALWAYS, Conflict))
+@router.post(
+    "/retrain", status_code=202, response_model=JobView | ApprovalView, responses=responses(*_ALWAYS, Conflict)
+)
 async def retrain(
     model: str,
     body: RetrainSpec,
     request: Request,
     session: Session,
     principal: Annotated[Principal, Depends(Requires(Action.RETRAIN))],
+    policy: PolicyDep,
     now: Now,
     key: Key = None,
-) -> JobView | Response:
-    """Train a new version in the background."""
+) -> JobView | ApprovalView | Response:
+    """Train a new version in the background, at once or after an approval."""
 
-    async def act() -> JobView:
-        return await jobs.retrain(session, model, body, cause=cause(principal, request), now=now)
+    async def act() -> JobView | ApprovalView:
+        asked, why = proposals.retrain(model, body), cause(principal, request)
+        done = await approvals.submit(session, asked, platform=policy, cause=why, now=now)
+        assert isinstance(done, JobView | ApprovalView)
+        return done
 
     return await Once(request, session, principal, key, now)(act, status=202)
+
+
+def waits(result: BaseModel) -> int:
+    """The status of a change that is made at once, or waits for an approval."""
+    return 202 if isinstance(result, ApprovalView) else 200
 
 
 def _revision(if_match: str | None) -> int:

@@ -7,16 +7,19 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from control_plane.adapters.store import rollouts as store
 from control_plane.adapters.store import routers
+from control_plane.adapters.store.rollouts import Entry
 from control_plane.api.auth import Requires, cause
 from control_plane.api.deps import Cursor, Filter, Limit, LiveWithin, Now, PolicyDep, Session, uuid_cursor
 from control_plane.api.once import Key, Once
 from control_plane.api.problems import responses
+from control_plane.api.releases import WAITS, waits
+from control_plane.contracts.approvals import ApprovalView
 from control_plane.contracts.base import Page
 from control_plane.contracts.rollouts import ExperimentView, ReasonSpec, RolloutView
 from control_plane.domain.governance import Action, covers
 from control_plane.domain.rollouts import Strategy
 from control_plane.errors import Conflict, Forbidden, IdempotencyMismatch, InvalidInput, NotFound, Unauthenticated
-from control_plane.services import rollouts
+from control_plane.services import approvals, proposals, rollouts
 from control_plane.services.keys import Principal
 
 _READ = responses(Unauthenticated, Forbidden, InvalidInput)
@@ -51,8 +54,8 @@ async def get_rollout(rollout_id: UUID, session: Session, live_within: LiveWithi
 
 @router.post(
     "/{rollout_id}/{verb}",
-    response_model=RolloutView,
-    responses=responses(NotFound, Conflict, IdempotencyMismatch),
+    response_model=RolloutView | ApprovalView,
+    responses=WAITS | responses(NotFound, Conflict, IdempotencyMismatch),
 )
 async def steer(
     rollout_id: UUID,
@@ -63,16 +66,25 @@ async def steer(
     principal: Annotated[Principal, Depends(Requires(Action.STEER_ROLLOUT))],
     policy: PolicyDep,
     now: Now,
+    response: Response,
     key: Key = None,
-) -> RolloutView | Response:
+) -> RolloutView | ApprovalView | Response:
     """pause: hold the weights. resume: go on. abort: all traffic back to stable. promote: skip the remaining steps."""
 
-    async def act() -> RolloutView:
+    async def act() -> RolloutView | ApprovalView:
         why = cause(principal, request)
-        entry = await rollouts.steer(session, rollout_id, verb, body.reason, cause=why, now=now, warm=policy.warm)
-        return rollouts.shown(entry, ())
+        if verb == "resume":  # what goes on was agreed to
+            entry = await rollouts.steer(session, rollout_id, verb, body.reason, cause=why, now=now, warm=policy.warm)
+            return rollouts.shown(entry, ())
+        asked = proposals.steer((await store.load(session, rollout_id)).model, rollout_id, verb, body.reason)
+        done = await approvals.submit(session, asked, platform=policy, cause=why, now=now)
+        assert isinstance(done, Entry | ApprovalView)
+        return rollouts.shown(done, ()) if isinstance(done, Entry) else done
 
-    return await Once(request, session, principal, key, now)(act)
+    answer = await Once(request, session, principal, key, now)(act, status=waits)
+    if isinstance(answer, ApprovalView):
+        response.status_code = 202
+    return answer
 
 
 @experiments.get("")

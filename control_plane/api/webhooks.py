@@ -1,23 +1,58 @@
-"""POST /webhooks/mlflow: something changed in the registry. What it says is not believed: the reconciler looks."""
+"""POST /webhooks/...: what other systems have to tell.
+
+Of MLflow nothing is believed but that something changed: the reconciler looks. Alerts are kept, once each, as signals
+for the policy in force to decide about.
+"""
 
 import base64
 import hmac
 import time
+from datetime import timedelta
 from hashlib import sha256
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Depends, Header, Request
 from pydantic import SecretStr
 
-from control_plane.adapters.store import wake
+from control_plane.adapters.store import audit, wake
+from control_plane.adapters.store import signals as signal_store
 from control_plane.api.auth import Credentials, Requires
 from control_plane.api.deps import Now, Session, Settings
+from control_plane.api.policies import signal_of
 from control_plane.api.problems import responses
+from control_plane.contracts.alerts import Accepted, Alertmanager, key, signal
+from control_plane.contracts.policies import SignalSpec
 from control_plane.domain.governance import Action
-from control_plane.errors import Forbidden, Unauthenticated
+from control_plane.errors import Conflict, Forbidden, InvalidInput, Unauthenticated
+from control_plane.services import signals
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
+_ALERTS = responses(Unauthenticated, Forbidden, Conflict, InvalidInput)
 _FRESH_S = 300  # an older delivery may be a replay
+
+
+async def _sender(
+    request: Request,
+    session: Session,
+    settings: Settings,
+    credentials: Credentials,
+    now: Now,
+    signature: Annotated[str | None, Header(alias="X-Mlcp-Signature")] = None,
+    timestamp: Annotated[str, Header(alias="X-Mlcp-Timestamp")] = "",
+) -> None:
+    """Lets through what is signed with the shared secret, now and for the first time, or sent with a key that may.
+
+    The signature is "v1," + base64 of HMAC-SHA256 over timestamp (Unix seconds), a dot and the body.
+    """
+    secret = settings.alert_webhook_secret
+    if signature is None or secret is None:
+        await Requires(Action.REPORT_ALERT)(request, credentials, now)
+        return
+    if not _fresh(timestamp) or not _right(secret, signature, f"{timestamp}.".encode() + await request.body()):
+        raise Unauthenticated("The webhook's signature is wrong or too old.")
+    forget = now - 2 * timedelta(seconds=_FRESH_S)
+    if not await signal_store.first_delivery(session, signature, forget=forget, now=now):
+        raise Conflict("This very delivery came before; sign it anew to send it again.")
 
 
 @router.post("/mlflow", status_code=202, responses=responses(Unauthenticated, Forbidden))
@@ -40,10 +75,35 @@ async def mlflow(
     await wake.notify(session, "mlflow")
 
 
+@router.post("/alertmanager", status_code=202, responses=_ALERTS)
+async def alertmanager(
+    session: Session, now: Now, body: Alertmanager, _: Annotated[None, Depends(_sender)]
+) -> Accepted:
+    """Alertmanager's webhook, version 4. Each alert of the group is a signal, once, whatever is sent again."""
+    new = 0
+    for alert in body.alerts:
+        new += await signals.notice(session, key(alert), signal(alert), now=now)
+    return Accepted(received=len(body.alerts), new=new)
+
+
+@router.post("/alerts", status_code=202, responses=_ALERTS)
+async def alerts(session: Session, now: Now, body: SignalSpec, _: Annotated[None, Depends(_sender)]) -> Accepted:
+    """An alert of any other sender, or what a person noticed. Its `id` says whether it is the same as one before."""
+    what = body.id or sha256(audit.canonical(body.model_dump(mode="json"))).hexdigest()
+    new = await signals.notice(session, f"{what}:{body.status}", signal_of(body, now), now=now)
+    return Accepted(received=1, new=int(new))
+
+
 def _signed(secret: SecretStr, signature: str, delivery: str, timestamp: str, body: bytes) -> bool:
     """MLflow's scheme: "v1," + base64 of HMAC-SHA256 over delivery id, timestamp and body, joined by dots."""
-    content = f"{delivery}.{timestamp}.".encode() + body
+    return _fresh(timestamp) and _right(secret, signature, f"{delivery}.{timestamp}.".encode() + body)
+
+
+def _fresh(timestamp: str) -> bool:
+    known = timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 12
+    return known and abs(time.time() - int(timestamp)) <= _FRESH_S
+
+
+def _right(secret: SecretStr, signature: str, content: bytes) -> bool:
     mac = hmac.new(secret.get_secret_value().encode(), content, sha256).digest()
-    expected = "v1," + base64.b64encode(mac).decode()
-    fresh = timestamp.isascii() and timestamp.isdigit() and abs(time.time() - int(timestamp)) <= _FRESH_S
-    return fresh and hmac.compare_digest(signature.encode(), expected.encode())
+    return hmac.compare_digest(signature.encode(), b"v1," + base64.b64encode(mac))

@@ -7,12 +7,14 @@ import typer
 
 from control_plane.cli import (
     apply,
+    approvals,
     audit,
     drift,
     jobs,
     keys,
     local,
     logs,
+    policies,
     predict,
     registry,
     releases,
@@ -35,7 +37,24 @@ def build() -> typer.Typer:
         rich_markup_mode=None,
         help="Release control plane for machine-learning models.",
     )
-    modules = (stack, local, registry, releases, apply, router, predict, simulate, drift, why, audit, keys, jobs, logs)
+    modules = (
+        stack,
+        local,
+        registry,
+        releases,
+        apply,
+        router,
+        predict,
+        simulate,
+        drift,
+        why,
+        approvals,
+        policies,
+        audit,
+        keys,
+        jobs,
+        logs,
+    )
     for module in modules:
         module.register(app)
     return app

@@ -1,4 +1,4 @@
-"""`mlcp apply -f FILE`: begin the rollout a file describes, after showing what would change."""
+"""`mlcp apply -f FILE`: what a file describes, a rollout or a policy, after showing what would change."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from control_plane.cli import connect
+from control_plane.cli import approvals, connect
 from control_plane.cli.console import Json, show, table
 from control_plane.errors import GatesNotMet, InvalidInput
 
@@ -24,14 +24,22 @@ def register(app: typer.Typer) -> None:
 
 
 def apply(
-    file: Annotated[Path, typer.Option("--file", "-f", help="YAML or JSON: kind, model, version, strategy, ...")],
+    file: Annotated[Path, typer.Option("--file", "-f", help="YAML or JSON: kind (rollout, policy), ...")],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what would change and what is in the way.")
     ] = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why; else as FILE says.", metavar="TEXT")] = None,
     as_json: Json = False,
 ) -> None:
-    """Begin the rollout FILE describes. Applied again while it is open, it changes nothing."""
-    wanted = _read(file)
+    """Begin the rollout, or put in force the policy, FILE describes.
+
+    A rollout applied again while it is open changes nothing.
+    """
+    document = _parsed(file)
+    if document.get("kind") == "policy":
+        _policy(document, reason, dry_run, as_json)
+        return
+    wanted = _read(file, document | ({} if reason is None else {"reason": reason}))
     model, reason = str(wanted.pop("model")), str(wanted.pop("reason"))
     with connect.admin() as cp:
         plan = cp.plan(model, **wanted)
@@ -46,17 +54,38 @@ def apply(
         if plan.reasons and not plan.open:
             raise GatesNotMet(f"The rollout of {model} cannot begin.", reasons=list(plan.reasons))
         rollout = cp.promote(model, reason=reason, **wanted)
+    if approvals.is_one(rollout):
+        approvals.waits(rollout, as_json)
+        return
     told = f"{model}: {rollout.stable_version or 'nothing'} -> {rollout.candidate_version}, {rollout.strategy}."
     show(rollout, as_json, told, f"mlcp rollouts watch {rollout.id}")
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _policy(document: dict[str, Any], reason: str | None, dry_run: bool, as_json: bool) -> None:
+    given = document.pop("reason", None)
+    with connect.admin() as cp:
+        plan = cp.plan_policy(document)
+        rows = [(change.field, change.before, change.after) for change in plan.changes]
+        if dry_run or not plan.changes:
+            waits = "It would wait for an approval." if plan.needs_approval else "It would be in force at once."
+            show(plan, as_json, table(["=field", "now", "wanted"], rows), waits if rows else "Nothing would change.")
+            return
+        why = reason or given
+        if not why:
+            raise InvalidInput("Say why: --reason TEXT, or a line `reason:` in the file.")
+        applied = cp.apply_policy(document, reason=str(why))
+    if approvals.is_one(applied):
+        approvals.waits(applied, as_json)
+    else:
+        show(applied, as_json, f"Policy {applied.name} is in force, version {applied.version}.")
+
+
+def _read(file: Path, document: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `promote`. InvalidInput with every reason for a file that cannot be used."""
-    document = _parsed(file)
     known = {"kind", "model", "reason", "steps", *_FIELDS}
     reasons = [f"{name}: there is no such field." for name in sorted(document.keys() - known)]
     if document.get("kind") != "rollout":
-        reasons.append("kind: must be rollout.")
+        reasons.append("kind: must be rollout or policy.")
     reasons += [f"{name}: is missing." for name in ("model", "reason") if not document.get(name)]
     steps: list[tuple[float, float]] | None = None
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from control_plane.cli import connect
+from control_plane.cli import approvals, connect
 from control_plane.cli.console import Commands, Json, Limit, Model, Reason, ago, say, show, table
 from control_plane.errors import ControlPlaneError
 
@@ -40,7 +40,11 @@ def retrain(
 ) -> None:
     """Have the worker train a new version of MODEL."""
     with connect.admin() as cp:
-        job = _ended(cp, cp.retrain(model, seed=seed, data=data, reason=reason), wait)
+        asked = cp.retrain(model, seed=seed, data=data, reason=reason)
+        if approvals.is_one(asked):
+            approvals.waits(asked, as_json)
+            return
+        job = _ended(cp, asked, wait)
     _show(job, wait, as_json)
 
 

@@ -44,11 +44,16 @@ def create(
     role: Annotated[str, typer.Option("--role", help="viewer, operator, approver, admin, auditor or predictor.")],
     reason: Reason,
     models: Annotated[list[str] | None, typer.Option("--models", help="Pattern of models; repeatable.")] = None,
-    scopes: Annotated[list[str] | None, typer.Option("--scope", help="predict, predict:pin; repeatable.")] = None,
+    scopes: Annotated[
+        list[str] | None, typer.Option("--scope", help="predict, predict:pin, alert; repeatable.")
+    ] = None,
     days: Annotated[int | None, typer.Option("--days", help="Valid for so many days.", min=1)] = None,
     rate_limit: Annotated[
         float | None, typer.Option("--rate-limit", help="Predictions a second, over all models and routers.")
     ] = None,
+    automated: Annotated[
+        bool, typer.Option("--automated", help="For a program: bound by approvals, approves nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """A new key. Its secret is shown this once."""
@@ -61,6 +66,7 @@ def create(
             scopes=scopes or [],
             expires_in_s=expires,
             rate_limit_rps=rate_limit,
+            automated=automated or None,
             reason=reason,
         )
     show(made, as_json, f"Key {made.id}", f"of {made.person}, {made.role}; shown this once:", made.secret)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from control_plane.cli import connect, evidence
+from control_plane.cli import approvals, connect, evidence
 from control_plane.cli.console import Commands, Json, Limit, Model, Reason, ago, show, table
 from control_plane.errors import InvalidInput
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from control_plane.sdk import ControlPlane
-    from control_plane.sdk.answers import RolloutView, TrafficView
+    from control_plane.sdk.answers import ApprovalView, RolloutView, TrafficView
 
 Wait = Annotated[bool, typer.Option("--wait", help="Return only when every router answers so.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="With --wait: give up after so many seconds.", min=0)]
@@ -57,12 +57,15 @@ def promote(
             if strategy is not None:
                 raise InvalidInput(f"--strategy is for production; {to} moves no traffic.")
             moved = cp.set_stage(model, version, stage=to, reason=reason)
+            if approvals.is_one(moved):
+                approvals.waits(moved, as_json)
+                return
             show(moved, as_json, f"{model} {moved.version}: {moved.from_stage} -> {moved.to_stage}.")
             return
         rollout = cp.promote(model, version, strategy=strategy, reason=reason)
         if wait:
             rollout = cp.wait_rollout(rollout, timeout_s=timeout)
-    show(rollout, as_json, _told(rollout, began if wait else None))
+    _show(rollout, as_json, began if wait else None)
 
 
 def rollback(model: Model, reason: Reason, wait: Wait = False, timeout: Timeout = 60.0, as_json: Json = False) -> None:
@@ -72,7 +75,7 @@ def rollback(model: Model, reason: Reason, wait: Wait = False, timeout: Timeout 
         rollout = cp.rollback(model, reason=reason)
         if wait:
             rollout = cp.wait_rollout(rollout, timeout_s=timeout)
-    show(rollout, as_json, _told(rollout, began if wait else None))
+    _show(rollout, as_json, began if wait else None)
 
 
 def list_rollouts(
@@ -103,28 +106,28 @@ def pause(rollout: RolloutId, reason: Reason, as_json: Json = False) -> None:
     """Hold the weights as they are."""
     with connect.admin() as cp:
         found = cp.pause(rollout, reason=reason)
-    show(found, as_json, _told(found, None))
+    _show(found, as_json, None)
 
 
 def resume(rollout: RolloutId, reason: Reason, as_json: Json = False) -> None:
     """Go on where it was paused."""
     with connect.admin() as cp:
         found = cp.resume(rollout, reason=reason)
-    show(found, as_json, _told(found, None))
+    _show(found, as_json, None)
 
 
 def abort(rollout: RolloutId, reason: Reason, as_json: Json = False) -> None:
     """Give all traffic back to the stable version."""
     with connect.admin() as cp:
         found = cp.abort(rollout, reason=reason)
-    show(found, as_json, _told(found, None))
+    _show(found, as_json, None)
 
 
 def complete(rollout: RolloutId, reason: Reason, as_json: Json = False) -> None:
     """Skip the remaining steps: all traffic to the candidate."""
     with connect.admin() as cp:
         found = cp.complete(rollout, reason=reason)
-    show(found, as_json, _told(found, None))
+    _show(found, as_json, None)
 
 
 def show_traffic(model: Model, as_json: Json = False) -> None:
@@ -146,7 +149,10 @@ def set_traffic(
     wanted = _shares(shares or [])
     with connect.admin() as cp:
         found = cp.set_traffic(model, wanted, revision=_revision(cp, model), reason=reason)
-    show(found, as_json, *_split(found))
+    if approvals.is_one(found):
+        approvals.waits(found, as_json)
+    else:
+        show(found, as_json, *_split(found))
 
 
 def _revision(cp: "ControlPlane", model: str) -> int:
@@ -159,6 +165,13 @@ def _shares(given: list[str]) -> dict[str, float]:
         return {version: float(percent) for version, percent in (share.split("=") for share in given)}
     except ValueError as exc:
         raise InvalidInput(f"Shares are written VERSION=PERCENT, such as 2=90 3=10; got {' '.join(given)}.") from exc
+
+
+def _show(answer: "RolloutView | ApprovalView", as_json: bool, began: float | None) -> None:
+    if approvals.is_one(answer):
+        approvals.waits(answer, as_json)
+    else:
+        show(answer, as_json, _told(answer, began))
 
 
 def _told(rollout: "RolloutView", began: float | None) -> str:

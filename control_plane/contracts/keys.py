@@ -20,6 +20,7 @@ class PrincipalView(View):
     person: str
     role: Role
     models: list[str]
+    automated: bool = False  # a program: bound by approval tiers, and never an approver
     created_at: datetime
     disabled_at: datetime | None
 
@@ -31,6 +32,7 @@ class KeySpec(Request):
     role: Role
     models: Annotated[list[Pattern], Field(min_length=1, max_length=50)] = ["*"]
     scopes: Annotated[list[Scope], Field(max_length=5)] = []
+    automated: bool = False  # `person` is a program: bound by approval tiers, and never an approver
     expires_in_s: Annotated[int, Field(gt=0, le=10 * 366 * 86_400)] | None = None
     rate_limit_rps: Annotated[float, Field(gt=0, le=1_000_000, examples=[100.0])] | None = None
     reason: Reason
@@ -47,6 +49,7 @@ class KeyView(View):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    automated: bool = False  # a program's
     rate_limit_rps: float | None = None  # predictions a second, of all models and routers together
 
 

@@ -15,8 +15,8 @@ from control_plane.adapters.registry import Registry
 from control_plane.adapters.store import lease
 from control_plane.adapters.store.lease import Lease
 from control_plane.domain.audit import Actor
+from control_plane.services import promotion
 from control_plane.services.cutover import Cause
-from control_plane.services.evidence import Defaults
 from control_plane.services.promotion import Policy
 from control_plane.settings import ReconcilerSettings
 
@@ -59,6 +59,4 @@ class Context:
     @property
     def policy(self) -> Policy:
         """The same gates as the API's: it is told here what would be asked there."""
-        settings = self.settings
-        defaults = Defaults(settings.auto_promote_threshold, settings.performance_degradation_threshold)
-        return Policy(defaults, self.warm, prometheus=settings.prometheus_url is not None)
+        return promotion.platform(self.settings)

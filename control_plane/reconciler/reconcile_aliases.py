@@ -25,10 +25,10 @@ from control_plane.domain.stages import Stage
 from control_plane.errors import ControlPlaneError, InvalidInput, NotFound
 from control_plane.reconciler.context import Context
 from control_plane.reconciler.reconcile_registry import Listing
-from control_plane.services import promotion
+from control_plane.services import approvals, promotion, proposals
 from control_plane.services.cutover import Cause
 
-_HAND = Cause(Actor("mlflow"), "mlflow")
+_HAND = Cause(Actor("mlflow"), "mlflow", automated=True)  # nobody knows who moved it
 _STAGE_OF = {"production": Stage.PRODUCTION, "staging": Stage.STAGING}
 
 log = structlog.get_logger()
@@ -175,10 +175,8 @@ async def _request(
     session: AsyncSession, context: Context, name: str, stage: Stage, version: str, now: datetime
 ) -> None:
     spec = PromoteSpec(version=version, reason=f"The alias of {stage} was moved to version {version} in MLflow.")
-    if stage is Stage.PRODUCTION:
-        await promotion.to_production(session, name, spec, policy=context.policy, cause=_HAND, now=now)
-    else:
-        await promotion.to_stage(session, name, stage, spec, cause=_HAND, now=now)
+    asked = (proposals.promote if stage is Stage.PRODUCTION else proposals.deploy)(name, spec)
+    await approvals.submit(session, asked, platform=context.policy, cause=_HAND, now=now)
     await wake.notify(session, f"alias {name}")
 
 

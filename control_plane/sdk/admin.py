@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from control_plane.sdk.transport import Call, path, read, write
 
 if TYPE_CHECKING:  # `binding` resolves these from `answers` when an answer is there to be read
     from control_plane.sdk.answers import (
+        ApprovalView,
         AuditVerification,
         AuditView,
+        DecisionView,
         DriftView,
+        HaltView,
         HealthView,
         ImportancesView,
         JobLogs,
@@ -31,6 +34,8 @@ if TYPE_CHECKING:  # `binding` resolves these from `answers` when an answer is t
         Page,
         PerformanceView,
         PlanView,
+        PolicyPlanView,
+        PolicyView,
         PredictionView,
         PrincipalView,
         RolloutView,
@@ -103,13 +108,14 @@ def promote(
     by_hand: bool | None = None,
     failure_limit: int | None = None,
     key: str | None = None,
-) -> Call[RolloutView]:
+) -> Call[RolloutView | ApprovalView]:
     """Make a version Production; None: the newest whose gates let it. What is left out comes from its model.yaml.
 
     `steps`: (percent of traffic, shortest seconds there) each; `bake_s`: how long the old version stays warm;
     `analysis`: what decides the steps, as under `rollout` in model.yaml; `by_hand`: nothing does, `complete` has to.
 
-    Returns as soon as the wish is stored and audited; `wait_rollout` waits until every router answers so.
+    Returns as soon as the wish is stored and audited; `wait_rollout` waits until every router answers so. Where the
+    policy in force asks for an approval, that is what is returned, and `wait_rollout` waits for it too.
 
     Raises:
         GatesNotMet: `extra["reasons"]` names every gate that does not let it.
@@ -138,14 +144,17 @@ def plan(
 
 def set_stage(
     model: str, version: str | None = None, *, stage: str, reason: str, key: str | None = None
-) -> Call[StageChangeView]:
+) -> Call[StageChangeView | ApprovalView]:
     """Move a version to `staging`, `archived` or `development`, where it answers no customer."""
     spec = _body(version=version, reason=reason)
     return write("POST", path("models", model, "promote", stage.lower()), spec, key=key)
 
 
-def rollback(model: str, *, reason: str, key: str | None = None) -> Call[RolloutView]:
-    """Abort the open rollout; with none open, make the previous Production version Production again. At once."""
+def rollback(model: str, *, reason: str, key: str | None = None) -> Call[RolloutView | ApprovalView]:
+    """Abort the open rollout; with none open, make the previous Production version Production again.
+
+    A person's at once. A program's may wait for an approval, by the policy in force.
+    """
     return write("POST", path("models", model, "rollback"), _body(reason=reason), key=key)
 
 
@@ -161,7 +170,7 @@ def rollout(rollout_id: UUID | str) -> Call[RolloutView]:
     return read(path("rollouts", rollout_id))
 
 
-def pause(rollout_id: UUID | str, *, reason: str, key: str | None = None) -> Call[RolloutView]:
+def pause(rollout_id: UUID | str, *, reason: str, key: str | None = None) -> Call[RolloutView | ApprovalView]:
     """Hold the weights as they are."""
     return _steer(rollout_id, "pause", reason, key)
 
@@ -171,12 +180,12 @@ def resume(rollout_id: UUID | str, *, reason: str, key: str | None = None) -> Ca
     return _steer(rollout_id, "resume", reason, key)
 
 
-def abort(rollout_id: UUID | str, *, reason: str, key: str | None = None) -> Call[RolloutView]:
+def abort(rollout_id: UUID | str, *, reason: str, key: str | None = None) -> Call[RolloutView | ApprovalView]:
     """Give all traffic back to the stable version."""
     return _steer(rollout_id, "abort", reason, key)
 
 
-def complete(rollout_id: UUID | str, *, reason: str, key: str | None = None) -> Call[RolloutView]:
+def complete(rollout_id: UUID | str, *, reason: str, key: str | None = None) -> Call[RolloutView | ApprovalView]:
     """Skip the remaining steps (`promote` of a rollout)."""
     return _steer(rollout_id, "promote", reason, key)
 
@@ -188,7 +197,7 @@ def traffic(model: str) -> Call[TrafficView]:
 
 def set_traffic(
     model: str, shares: Mapping[str, float], *, revision: int, reason: str, key: str | None = None
-) -> Call[TrafficView]:
+) -> Call[TrafficView | ApprovalView]:
     """Split traffic by hand: version -> percent, in steps of 0.01, 100 in all. Nothing: all back to Production.
 
     `revision` is that of the `TrafficView` the split is meant to replace.
@@ -203,7 +212,7 @@ def set_traffic(
 
 def retrain(
     model: str, *, reason: str, seed: int | None = None, data: str | None = None, key: str | None = None
-) -> Call[JobView]:
+) -> Call[JobView | ApprovalView]:
     """Train a new version on the worker's host. `data`: a path there; None: the model's own source."""
     return write("POST", path("models", model, "retrain"), _body(reason=reason, seed=seed, data=data), key=key)
 
@@ -226,6 +235,83 @@ def job_logs(job_id: UUID | str, *, offset: int = 0) -> Call[JobLogs]:
 
 def cancel_job(job_id: UUID | str, *, reason: str, key: str | None = None) -> Call[JobView]:
     return write("POST", path("jobs", job_id, "cancel"), _body(reason=reason), key=key)
+
+
+def approvals(
+    *, state: str | None = None, model: str | None = None, limit: int = 50, cursor: str | None = None
+) -> Call[Page[ApprovalView]]:
+    """What waits, or waited, for a second person, newest first. `state`: pending, approved, rejected, ..."""
+    return read("/approvals", state=state, model=model, limit=limit, cursor=cursor)
+
+
+def approval(approval_id: UUID | str) -> Call[ApprovalView]:
+    """One of them: what would happen, and on what grounds. Its `etag` is what the other calls want to be shown."""
+    return read(path("approvals", approval_id))
+
+
+def approve(approval_id: UUID | str, *, etag: str, reason: str, key: str | None = None) -> Call[ApprovalView]:
+    """Agree to exactly what was seen under `etag`. With the last person needed it is carried out.
+
+    Raises:
+        StaleRevision: it is no longer what was seen.
+        StaleProposal: what it is about has changed; it has to be asked for anew.
+        Forbidden: you are its author, or a program.
+    """
+    return _decide(approval_id, "approve", etag, reason, key)
+
+
+def reject(approval_id: UUID | str, *, etag: str, reason: str, key: str | None = None) -> Call[ApprovalView]:
+    """Refuse it, for everybody."""
+    return _decide(approval_id, "reject", etag, reason, key)
+
+
+def withdraw(approval_id: UUID | str, *, etag: str, reason: str, key: str | None = None) -> Call[ApprovalView]:
+    """Take back what you asked for."""
+    return _decide(approval_id, "withdraw", etag, reason, key)
+
+
+def policies(*, limit: int = 50, cursor: str | None = None) -> Call[Page[PolicyView]]:
+    """Policies that were applied, newest first."""
+    return read("/policies", limit=limit, cursor=cursor)
+
+
+def policy(name: str = "current") -> Call[PolicyView]:
+    """The one in force, one version, or a template: `dev`, `prod`."""
+    return read(path("policies", name))
+
+
+def apply_policy(
+    document: Mapping[str, object], *, reason: str, key: str | None = None
+) -> Call[PolicyView | ApprovalView]:
+    """Put another policy in force, at once or after an approval."""
+    return write("POST", "/policies", _body(document=dict(document), reason=reason), key=key)
+
+
+def plan_policy(document: Mapping[str, object]) -> Call[PolicyPlanView]:
+    """What `apply_policy` would change."""
+    return Call("POST", "/policies/plan", body=_body(document=dict(document), reason="a dry run"))
+
+
+def halt(*, reason: str) -> Call[HaltView]:
+    """Nothing happens by itself any more."""
+    return Call("POST", "/policies/halt", body=_body(reason=reason), repeatable=False)
+
+
+def resume_policies(*, reason: str) -> Call[HaltView]:
+    """End the halt."""
+    return Call("POST", "/policies/resume", body=_body(reason=reason), repeatable=False)
+
+
+def try_signal(
+    name: str, *, model: str | None = None, source: str = "alert", severity: str = "warning"
+) -> Call[DecisionView]:
+    """What would be done about such a signal now, and why. Nothing is."""
+    return Call("POST", "/policies/try", body=_body(name=name, model=model, source=source, severity=severity))
+
+
+def decisions(*, model: str | None = None, limit: int = 50, cursor: str | None = None) -> Call[Page[DecisionView]]:
+    """What was noticed, what was decided about it, what was done, and whether it helped; newest first."""
+    return read("/policies/decisions", model=model, limit=limit, cursor=cursor)
 
 
 def outcomes(reported: Sequence[OutcomeSpec], *, key: str | None = None) -> Call[OutcomesAccepted]:
@@ -253,10 +339,12 @@ def create_key(
     scopes: Sequence[str] = (),
     expires_in_s: int | None = None,
     rate_limit_rps: float | None = None,
+    automated: bool | None = None,
     key: str | None = None,
 ) -> Call[KeyCreated]:
     """A new key for a person (or a product service) in a role. Its `secret` is shown this once.
 
+    `automated`: it is for a program, which approval tiers bind and which never approves anything.
     `rate_limit_rps`: predictions a second that it may ask for, of all models and routers together.
     """
     spec = _body(
@@ -266,6 +354,7 @@ def create_key(
         scopes=list(scopes),
         expires_in_s=expires_in_s,
         rate_limit_rps=rate_limit_rps,
+        automated=automated,
         reason=reason,
     )
     return write("POST", "/keys", spec, key=key)
@@ -311,7 +400,11 @@ def export_audit() -> Call[bytes]:
     return read("/audit/export")
 
 
-def _steer(rollout_id: UUID | str, verb: str, reason: str, key: str | None) -> Call[RolloutView]:
+def _decide(approval_id: UUID | str, verb: str, etag: str, reason: str, key: str | None) -> Call[ApprovalView]:
+    return write("POST", path("approvals", approval_id, verb), _body(reason=reason), key=key, match=etag)
+
+
+def _steer(rollout_id: UUID | str, verb: str, reason: str, key: str | None) -> Call[Any]:
     return write("POST", path("rollouts", rollout_id, verb), _body(reason=reason), key=key)
 
 

@@ -4,6 +4,7 @@ Nothing imports this module before there is an answer to read: building pydantic
 request, and a rollback should be on its way before that.
 """
 
+from control_plane.contracts.approvals import ApprovalView
 from control_plane.contracts.audit import AuditVerification, AuditView
 from control_plane.contracts.base import Page
 from control_plane.contracts.drift import DriftView
@@ -21,13 +22,17 @@ from control_plane.contracts.models import (
     VersionView,
 )
 from control_plane.contracts.outcomes import OutcomesAccepted, OutcomeSpec
+from control_plane.contracts.policies import DecisionView, HaltView, PolicyPlanView, PolicyView
 from control_plane.contracts.rollouts import AnalysisView, PlanView, RolloutView, StageChangeView
 
 __all__ = [
     "AnalysisView",
+    "ApprovalView",
     "AuditVerification",
     "AuditView",
+    "DecisionView",
     "DriftView",
+    "HaltView",
     "HealthView",
     "ImportancesView",
     "JobLogs",
@@ -40,6 +45,8 @@ __all__ = [
     "Page",
     "PerformanceView",
     "PlanView",
+    "PolicyPlanView",
+    "PolicyView",
     "PredictionView",
     "PrincipalView",
     "RolloutView",

@@ -10,6 +10,8 @@ from uuid import UUID
 
 import httpx
 
+from control_plane.domain.governance.approvals import State
+from control_plane.domain.governance.policy import Operation
 from control_plane.domain.rollouts import TERMINAL, Phase
 from control_plane.errors import Conflict, DeadlineExceeded
 from control_plane.sdk import admin, config
@@ -17,7 +19,7 @@ from control_plane.sdk.binding import async_download, coroutine, download, metho
 from control_plane.sdk.transport import AsyncTransport, Patience, SyncTransport
 
 if TYPE_CHECKING:
-    from control_plane.sdk.answers import RolloutView
+    from control_plane.sdk.answers import ApprovalView, RolloutView
 
 
 class ControlPlane(SyncTransport):
@@ -72,6 +74,19 @@ class ControlPlane(SyncTransport):
     job = method(admin.job)
     job_logs = method(admin.job_logs)
     cancel_job = method(admin.cancel_job)
+    approvals = method(admin.approvals)
+    approval = method(admin.approval)
+    approve = method(admin.approve)
+    reject = method(admin.reject)
+    withdraw = method(admin.withdraw)
+    policies = method(admin.policies)
+    policy = method(admin.policy)
+    apply_policy = method(admin.apply_policy)
+    plan_policy = method(admin.plan_policy)
+    halt = method(admin.halt)
+    resume_policies = method(admin.resume_policies)
+    try_signal = method(admin.try_signal)
+    decisions = method(admin.decisions)
     erase = method(admin.erase)
     outcomes = method(admin.outcomes)
     keys = method(admin.keys)
@@ -84,19 +99,24 @@ class ControlPlane(SyncTransport):
     export_audit = download(admin.export_audit)
 
     def wait_rollout(
-        self, rollout: RolloutView | UUID | str, *, timeout_s: float = 120.0, poll_s: float = 0.1
+        self, rollout: RolloutView | ApprovalView | UUID | str, *, timeout_s: float = 120.0, poll_s: float = 0.1
     ) -> RolloutView:
         """Return when the rollout is baking or over and every live router answers as it says.
 
         `rollout`: its id, or the answer to what was asked for. A rollback of an open rollout answers with that rollout
-        aborted, which then is what is waited for.
+        aborted, which then is what is waited for. An approval is waited for, and then its rollout.
 
         Raises:
-            Conflict: it was aborted while it was waited for.
+            Conflict: it was aborted, rejected or withdrawn while it was waited for.
             DeadlineExceeded: not within `timeout_s` seconds; the text says what is still to happen.
         """
-        rollout_id, aborted = _waited_for(rollout)
         deadline = time.monotonic() + timeout_s
+        while (waiting := pending(rollout)) is not None:
+            if time.monotonic() > deadline:
+                raise _not_approved(waiting, timeout_s)
+            time.sleep(poll_s)
+            rollout = self.approval(waiting.id)
+        rollout_id, aborted = _waited_for(rollout)
         while not settled(seen := self.rollout(rollout_id), aborted=aborted):
             if time.monotonic() > deadline:
                 raise _too_late(seen, timeout_s)
@@ -148,6 +168,19 @@ class AsyncControlPlane(AsyncTransport):
     job = coroutine(admin.job)
     job_logs = coroutine(admin.job_logs)
     cancel_job = coroutine(admin.cancel_job)
+    approvals = coroutine(admin.approvals)
+    approval = coroutine(admin.approval)
+    approve = coroutine(admin.approve)
+    reject = coroutine(admin.reject)
+    withdraw = coroutine(admin.withdraw)
+    policies = coroutine(admin.policies)
+    policy = coroutine(admin.policy)
+    apply_policy = coroutine(admin.apply_policy)
+    plan_policy = coroutine(admin.plan_policy)
+    halt = coroutine(admin.halt)
+    resume_policies = coroutine(admin.resume_policies)
+    try_signal = coroutine(admin.try_signal)
+    decisions = coroutine(admin.decisions)
     erase = coroutine(admin.erase)
     outcomes = coroutine(admin.outcomes)
     keys = coroutine(admin.keys)
@@ -160,11 +193,16 @@ class AsyncControlPlane(AsyncTransport):
     export_audit = async_download(admin.export_audit)
 
     async def wait_rollout(
-        self, rollout: RolloutView | UUID | str, *, timeout_s: float = 120.0, poll_s: float = 0.1
+        self, rollout: RolloutView | ApprovalView | UUID | str, *, timeout_s: float = 120.0, poll_s: float = 0.1
     ) -> RolloutView:
         """As `ControlPlane.wait_rollout`."""
-        rollout_id, aborted = _waited_for(rollout)
         deadline = time.monotonic() + timeout_s
+        while (waiting := pending(rollout)) is not None:
+            if time.monotonic() > deadline:
+                raise _not_approved(waiting, timeout_s)
+            await asyncio.sleep(poll_s)
+            rollout = await self.approval(waiting.id)
+        rollout_id, aborted = _waited_for(rollout)
         while not settled(seen := await self.rollout(rollout_id), aborted=aborted):
             if time.monotonic() > deadline:
                 raise _too_late(seen, timeout_s)
@@ -182,11 +220,34 @@ def settled(rollout: RolloutView, *, aborted: bool) -> bool:
     return rollout.applied and (rollout.phase is Phase.BAKING or rollout.phase in TERMINAL)
 
 
-def _waited_for(rollout: RolloutView | UUID | str) -> tuple[UUID | str, bool]:
-    """Its id, and whether its abort is what is waited for."""
-    if isinstance(rollout, UUID | str):
-        return rollout, False
-    return rollout.id, rollout.phase is Phase.ABORTED
+def pending(answer: RolloutView | ApprovalView | UUID | str) -> ApprovalView | None:
+    """The approval the answer still waits for. Raises Conflict for one that ended without a yes."""
+    from control_plane.contracts.approvals import ApprovalView
+
+    if not isinstance(answer, ApprovalView) or answer.state is State.APPROVED:
+        return None
+    if answer.state is State.PENDING:
+        return answer
+    raise Conflict(f"Approval {answer.id} is {answer.state}: {answer.why}", approval=str(answer.id))
+
+
+def _waited_for(answer: RolloutView | ApprovalView | UUID | str) -> tuple[UUID | str, bool]:
+    """The rollout's id, and whether its abort is what is waited for."""
+    from control_plane.contracts.approvals import ApprovalView
+
+    if isinstance(answer, UUID | str):
+        return answer, False
+    if isinstance(answer, ApprovalView):
+        if answer.result is None or "rollout" not in answer.result:
+            raise Conflict(f"Approval {answer.id} is of {answer.operation}, which has no rollout to wait for.")
+        return str(answer.result["rollout"]), answer.operation is Operation.ROLL_BACK
+    return answer.id, answer.phase is Phase.ABORTED
+
+
+def _not_approved(approval: ApprovalView, timeout_s: float) -> DeadlineExceeded:
+    left = approval.quorum - sum(vote.agrees for vote in approval.votes)
+    needed = f"{left} more {'person has' if left == 1 else 'persons have'} to agree"
+    return DeadlineExceeded(f"Approval {approval.id} is pending after {timeout_s:g} s: {needed}.", approval=approval.id)
 
 
 def _too_late(rollout: RolloutView, timeout_s: float) -> DeadlineExceeded:

@@ -12,8 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.adapters.store import audit, deployments, rollouts, versions, wake
 from control_plane.adapters.store.rollouts import Entry
 from control_plane.domain.audit import Actor
+from control_plane.domain.governance.decide import Signal, Status
+from control_plane.domain.governance.policy import Severity, Source
 from control_plane.domain.rollouts import Phase, Rollout, is_cut_over
 from control_plane.domain.stages import Stage, succession
+from control_plane.services import signals
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class Cause:
     actor: Actor
     trigger: str  # api | cli | sdk | reconciler | init | ...
     request_id: str | None = None
+    automated: bool = False  # a program's doing: approval tiers bind it
+    approver: Actor | None = None  # whose yes was the last one needed
 
 
 async def move(
@@ -54,6 +59,8 @@ async def move(
     if new.phase is Phase.ABORTED:
         await deployments.keep_warm(session, entry.model, entry.candidate_version, until=now + warm)
     await wake.notify(session, f"rollout {entry.id}")
+    if new.phase is Phase.ABORTED and cause.trigger == "reconciler":  # nobody's wish: it failed
+        await signals.notice(session, str(entry.id), _failed(saved, now), now=now)
     await audit.append(
         session,
         action,
@@ -65,6 +72,7 @@ async def move(
         after=told(saved),
         reasons=[new.reason],
         evidence=evidence,
+        approver=cause.approver,
     )
     return saved
 
@@ -109,6 +117,11 @@ async def _stage(session: AsyncSession, entry: Entry, version: str, to: Stage, *
     row = await versions.version(session, entry.model, version)
     who, why = cause.actor.person, entry.rollout.reason
     await versions.set_stage(session, row, to, actor=who, reason=why, at=now, rollout_id=entry.id)
+
+
+def _failed(entry: Entry, now: datetime) -> Signal:
+    facts = {**told(entry), "why": entry.rollout.reason}
+    return Signal(Source.ROLLOUT, "aborted", entry.model, Severity.WARNING, Status.FIRING, now, facts)
 
 
 def told(entry: Entry) -> dict[str, object]:

@@ -18,12 +18,20 @@ from control_plane.domain.drift.evidence import Day, Scores
 from control_plane.domain.drift.incidents import Action, Episode
 from control_plane.domain.drift.monitor import Course, Kind, Reading, Severity, Share, Weighed
 from control_plane.domain.drift.profiles import Profile
+from control_plane.domain.governance import policy as governance
+from control_plane.domain.governance.decide import Signal, Status
+from control_plane.domain.governance.policy import Source
 from control_plane.domain.model_config import Drift, ModelConfig
 from control_plane.services import evidence as gates
-from control_plane.services import labels
+from control_plane.services import labels, signals
 
 WINDOW = timedelta(hours=24)  # what the scores are of
 _PREDICTION = "prediction:"  # before a version's name: measured days of its predictions
+_SEVERITIES = {
+    Severity.LOW: governance.Severity.INFO,
+    Severity.MEDIUM: governance.Severity.WARNING,
+    Severity.HIGH: governance.Severity.CRITICAL,
+}
 _KEPT = 200  # entries of an incident's history
 _DECLARED = Drift()  # what a version that declares nothing is watched by
 
@@ -180,6 +188,7 @@ async def _step(
         case Action.NONE:
             return opened is not None
         case Action.OPEN:
+            await _notice(session, model, now, found, Status.FIRING, now=now)
             await store.begin_incident(session, model, version, severity=found.severity, entry=entry, now=now, **lists)
             return True
         case Action.CHANGE:
@@ -187,11 +196,24 @@ async def _step(
             history = [*opened.history, entry][-_KEPT:]
             changed = {"severity": found.severity.value, "version": version, "history": history, **lists}
             await store.change_incident(session, opened, **changed)
+            await _notice(session, model, opened.opened_at, found, Status.FIRING, now=now)
             return True
         case Action.CLOSE:
             assert opened is not None
             await store.change_incident(session, opened, closed_at=now, history=[*opened.history, entry])
+            await _notice(session, model, opened.opened_at, found, Status.RESOLVED, now=now)
             return False
+
+
+async def _notice(
+    session: AsyncSession, model: str, opened_at: datetime, found: incidents.Step, status: Status, *, now: datetime
+) -> None:
+    """An incident that opened, grew or closed, for the policy in force to decide about."""
+    source = Source.PERFORMANCE if Kind.PERFORMANCE in found.kinds else Source.DRIFT
+    facts = {"kinds": [*found.kinds], "features": [*found.features], "severity": found.severity, "why": found.why}
+    key = f"{model}:{opened_at.isoformat()}:{status}:{found.severity}:{','.join(found.kinds)}"
+    signal = Signal(source, "incident", model, _SEVERITIES[found.severity], status, now, facts)
+    await signals.notice(session, key, signal, now=now)
 
 
 def _episode(row: DriftIncidentRow) -> Episode:

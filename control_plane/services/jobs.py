@@ -99,4 +99,5 @@ async def _tell(session: AsyncSession, action: str, job: JobView, cause: Cause, 
         before=before,
         after={"kind": job.kind, "model": job.model, "state": job.state},
         reasons=[reason],
+        approver=cause.approver,
     )

@@ -30,6 +30,7 @@ class Principal:
     key_id: UUID
     person: str
     grant: Grant
+    automated: bool = False  # a program's
 
 
 def new_secret() -> str:
@@ -48,9 +49,13 @@ async def authenticate(session: AsyncSession, secret: str, *, now: datetime) -> 
     if holder is None or not alive(holder, now):
         raise Unauthenticated("The key is not valid: unknown, expired or revoked.")
     await store.used(session, holder.key, now=now)
+    return principal_of(holder)
+
+
+def principal_of(holder: Holder) -> Principal:
     principal, key = holder.principal, holder.key
     grant = Grant(Role(principal.role), tuple(principal.models), tuple(key.scopes))
-    return Principal(principal.id, key.id, principal.person, grant)
+    return Principal(principal.id, key.id, principal.person, grant, principal.automated)
 
 
 async def create(session: AsyncSession, spec: KeySpec, *, cause: Cause, now: datetime) -> KeyCreated:
@@ -114,7 +119,7 @@ def alive(holder: Holder, now: datetime) -> bool:
 async def _issue(
     session: AsyncSession, spec: KeySpec, expires: datetime | None, *, now: datetime
 ) -> tuple[Holder, str]:
-    owner = await store.principal(session, spec.person, spec.role, list(spec.models), now=now)
+    owner = await store.principal(session, spec.person, spec.role, list(spec.models), automated=spec.automated, now=now)
     secret = new_secret()
     scopes = [scope.value for scope in spec.scopes]
     key_id = await save(session, owner, secret, scopes, expires, rate_limit_rps=spec.rate_limit_rps, now=now)
@@ -164,4 +169,5 @@ def _facts(holder: Holder) -> dict[str, Any]:
     key, principal = holder.key, holder.principal
     own = ("id", "prefix", "scopes", "created_at", "expires_at", "revoked_at", "last_used_at", "rate_limit_rps")
     shown = {name: getattr(key, name) for name in own}
-    return {**shown, "person": principal.person, "role": principal.role, "models": principal.models}
+    owner = {name: getattr(principal, name) for name in ("person", "role", "models", "automated")}
+    return {**shown, **owner}

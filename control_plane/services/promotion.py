@@ -9,15 +9,17 @@ from control_plane.adapters.store import audit, deployments, versions, wake
 from control_plane.adapters.store import rollouts as store
 from control_plane.adapters.store.rollouts import Entry
 from control_plane.adapters.store.tables import ModelRow, ModelVersionRow
+from control_plane.contracts.policies import Template
 from control_plane.contracts.rollouts import PlanView, PromoteSpec, StageChangeView
 from control_plane.domain import stages
 from control_plane.domain.analysis import forecast
-from control_plane.domain.rollouts import Rollout
+from control_plane.domain.rollouts import Plan, Rollout
 from control_plane.domain.stages import Decision, OpenRollout, Stage
 from control_plane.errors import GatesNotMet, InvalidInput, NotFound, RolloutOpen
 from control_plane.services import cutover, evidence, planning
 from control_plane.services.cutover import Cause
 from control_plane.services.evidence import Defaults
+from control_plane.settings import Releases
 
 NO_REASON = "No reason was given."
 
@@ -29,6 +31,14 @@ class Policy:
     defaults: Defaults = field(default_factory=Defaults)
     warm: timedelta = timedelta(minutes=10)  # how long a version that lost its traffic stays warm after the bake
     prometheus: bool = False  # whether analyses may name a query
+    governance: Template = "dev"  # what needs an approval, until a policy is applied
+
+
+def platform(settings: Releases) -> Policy:
+    """The same in every process, whoever asks."""
+    defaults = Defaults(settings.auto_promote_threshold, settings.performance_degradation_threshold)
+    warm, prometheus = timedelta(seconds=settings.warm_s), settings.prometheus_url is not None
+    return Policy(defaults, warm, prometheus, settings.policy)
 
 
 async def to_production(
@@ -40,20 +50,7 @@ async def to_production(
         GatesNotMet: with every reason; RolloutOpen instead when an open rollout is all there is in the way.
         InvalidInput: a plan that cannot be honoured, or would not decide in time; the gates' reasons are added.
     """
-    model = await versions.model(session, name, lock=True)
-    row, decision = await _chosen(session, model, spec.version, policy.defaults)
-    config = evidence.config(row)[0]
-    plan, wrong = planning.plan(spec, config, first=model.production_version is None, prometheus=policy.prometheus)
-    if not wrong and decision.allowed:
-        expected = await planning.expected(session, name, plan, config, now=now)
-        if expected is not None and plan.analysis and (why := forecast.refusal(expected, plan.analysis)):
-            wrong = (why,)
-    if wrong:
-        reasons = [*wrong, *decision.reasons]
-        detail = wrong[0] if len(reasons) == 1 else "This plan cannot be carried out."
-        raise InvalidInput(detail, model=name, version=row.version, reasons=reasons)
-    if not decision.allowed:
-        raise await _refusal(session, row, decision)
+    model, row, plan = await ready(session, name, spec, policy=policy, now=now)
     assert row.digest is not None  # a gate
     reason = spec.reason or NO_REASON
     entry = await store.add(
@@ -70,6 +67,39 @@ async def to_production(
     await wake.notify(session, f"promote {name}")
     await _tell(session, "model.promote", row, cause, before=None, after=cutover.told(entry), reason=reason)
     return entry
+
+
+async def ready(
+    session: AsyncSession, name: str, spec: PromoteSpec, *, policy: Policy, now: datetime
+) -> tuple[ModelRow, ModelVersionRow, Plan]:
+    """The model, locked, the version chosen and the whole plan, if a promotion could begin now; raises as it would."""
+    model = await versions.model(session, name, lock=True)
+    row, decision = await _chosen(session, model, spec.version, policy.defaults)
+    config = evidence.config(row)[0]
+    plan, wrong = planning.plan(spec, config, first=model.production_version is None, prometheus=policy.prometheus)
+    if not wrong and decision.allowed:
+        expected = await planning.expected(session, name, plan, config, now=now)
+        if expected is not None and plan.analysis and (why := forecast.refusal(expected, plan.analysis)):
+            wrong = (why,)
+    if wrong:
+        reasons = [*wrong, *decision.reasons]
+        detail = wrong[0] if len(reasons) == 1 else "This plan cannot be carried out."
+        raise InvalidInput(detail, model=name, version=row.version, reasons=reasons)
+    if not decision.allowed:
+        raise await _refusal(session, row, decision)
+    return model, row, plan
+
+
+async def stageable(session: AsyncSession, name: str, to: Stage, spec: PromoteSpec) -> ModelVersionRow:
+    """The version a move to `to` is about, the model locked; raises as `to_stage` does."""
+    if spec.strategy or spec.steps or spec.bake_s is not None or spec.analysis:
+        raise InvalidInput(f"A move to {to} takes no strategy, steps, bake_s or analysis: no traffic moves.")
+    await versions.model(session, name, lock=True)
+    row = await _named_or_newest(session, name, spec.version, to)
+    decision = stages.decide_stage(evidence.candidate(row), to, rollout=await _open(session, name))
+    if not decision.allowed:
+        raise await _refusal(session, row, decision)
+    return row
 
 
 async def preview(session: AsyncSession, name: str, spec: PromoteSpec, *, policy: Policy, now: datetime) -> PlanView:
@@ -91,13 +121,7 @@ async def to_stage(
     session: AsyncSession, name: str, to: Stage, spec: PromoteSpec, *, cause: Cause, now: datetime
 ) -> StageChangeView:
     """Move a version to a stage where it answers nobody. In Staging its servers run, for pinned requests and replay."""
-    if spec.strategy or spec.steps or spec.bake_s is not None or spec.analysis:
-        raise InvalidInput(f"A move to {to} takes no strategy, steps, bake_s or analysis: no traffic moves.")
-    await versions.model(session, name, lock=True)
-    row = await _named_or_newest(session, name, spec.version, to)
-    decision = stages.decide_stage(evidence.candidate(row), to, rollout=await _open(session, name))
-    if not decision.allowed:
-        raise await _refusal(session, row, decision)
+    row = await stageable(session, name, to, spec)
     came_from, reason = Stage(row.stage), spec.reason or NO_REASON
     await versions.set_stage(session, row, to, actor=cause.actor.person, reason=reason, at=now)
     if to is Stage.STAGING and row.digest is not None:
@@ -186,4 +210,5 @@ async def _tell(
         after=after,
         reasons=[reason],
         evidence=shown,
+        approver=cause.approver,
     )

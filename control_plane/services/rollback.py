@@ -59,6 +59,7 @@ async def roll_back(
         before={"production": stable},
         after=cutover.told(entry),
         reasons=[reason],
+        approver=cause.approver,
     )
     return entry
 

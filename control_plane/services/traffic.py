@@ -43,20 +43,7 @@ async def split(
         InvalidSplit: the shares do not sum to 100, or there is no Production version among them.
         GatesNotMet: with every reason.
     """
-    model = await versions.model(session, name, lock=True)
-    if model.revision != revision:
-        raise StaleRevision(f"The traffic of {name} is at revision {model.revision}.", expected=revision)
-    if (entry := await store.open_of(session, name)) is not None:
-        raise RolloutOpen(f"Rollout {entry.id} of {name} decides on its traffic.", rollout=str(entry.id))
-    shares = {arm.version: round(arm.percent * PER_PERCENT) for arm in spec.arms}
-    _check(shares, len(spec.arms), model)
-    others = [version for version in shares if version != model.production_version]
-    reasons: list[str] = []
-    for version in others:
-        row = await versions.version(session, name, version)
-        reasons += (await promotion.decide(session, model, row, policy.defaults)).reasons
-    if reasons:
-        raise GatesNotMet(f"Version {others[0]} of {name} may not answer customers.", model=name, reasons=reasons)
+    model, shares, others = await splittable(session, name, spec, revision=revision, policy=policy)
     for version in others:
         row = await versions.version(session, name, version)
         if row.digest is not None:  # a gate
@@ -77,8 +64,30 @@ async def split(
         before=before.arms,
         after=after.arms,
         reasons=[spec.reason],
+        approver=cause.approver,
     )
     return after
+
+
+async def splittable(
+    session: AsyncSession, name: str, spec: TrafficSpec, *, revision: int, policy: Policy
+) -> tuple[ModelRow, dict[str, int], list[str]]:
+    """The model, locked, each version's share and those that are not Production; raises as `split` does."""
+    model = await versions.model(session, name, lock=True)
+    if model.revision != revision:
+        raise StaleRevision(f"The traffic of {name} is at revision {model.revision}.", expected=revision)
+    if (entry := await store.open_of(session, name)) is not None:
+        raise RolloutOpen(f"Rollout {entry.id} of {name} decides on its traffic.", rollout=str(entry.id))
+    shares = {arm.version: round(arm.percent * PER_PERCENT) for arm in spec.arms}
+    _check(shares, len(spec.arms), model)
+    others = [version for version in shares if version != model.production_version]
+    reasons: list[str] = []
+    for version in others:
+        row = await versions.version(session, name, version)
+        reasons += (await promotion.decide(session, model, row, policy.defaults)).reasons
+    if reasons:
+        raise GatesNotMet(f"Version {others[0]} of {name} may not answer customers.", model=name, reasons=reasons)
+    return model, shares, others
 
 
 def _check(shares: dict[str, int], given: int, model: ModelRow) -> None:

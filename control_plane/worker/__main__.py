@@ -17,7 +17,7 @@ from control_plane.adapters.store.wake import Wake, listening
 from control_plane.errors import Unavailable
 from control_plane.settings import WorkerSettings
 from control_plane.telemetry import configure_logging, mark_ready
-from control_plane.worker import quality, relay, schedule, watch
+from control_plane.worker import govern, quality, relay, schedule, watch
 from control_plane.worker.carry_out import Carrier
 from control_plane.worker.monitor import Gauges, Monitor
 
@@ -52,6 +52,7 @@ async def run(settings: WorkerSettings) -> None:
             group.create_task(jobs.work(concurrency=settings.worker_concurrency, patience_s=_PATIENCE_S), name="work")
             group.create_task(quality.run(sessions, metrics), name="quality")
             group.create_task(watch.run(sessions, registry, metrics), name="watch")
+            group.create_task(govern.run(settings, sessions, wake), name="govern")
             mark_ready()
     finally:
         await registry.aclose()

@@ -4,9 +4,11 @@ from uuid import UUID
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
 from pydantic import SecretStr
 
 from control_plane.api.app import create_app
+from control_plane.api.pages import create_pages
 from control_plane.domain.governance import Role
 from control_plane.settings import ApiSettings
 from tests.support.api import Api, add_model
@@ -36,6 +38,11 @@ TABLE = {
     "GET /rollouts/{rollout_id}": READ,
     "POST /rollouts/{rollout_id}/{verb}": RUN,
     "GET /experiments": READ,
+    "GET /approvals": READ,
+    "GET /approvals/{approval_id}": READ,
+    "POST /approvals/{approval_id}/approve": "approver admin",
+    "POST /approvals/{approval_id}/reject": "approver admin",
+    "POST /approvals/{approval_id}/withdraw": RUN,
     "GET /jobs": READ,
     "GET /jobs/{job_id}": READ,
     "GET /jobs/{job_id}/logs": READ,
@@ -51,12 +58,38 @@ TABLE = {
     "GET /audit/export": "approver admin auditor",
     "POST /outcomes": "operator approver admin predictor",
     "GET /predictions/{prediction_id}": "operator approver admin auditor",
+    "GET /policies": READ,
+    "POST /policies": "admin",
+    "POST /policies/plan": READ,
+    "POST /policies/halt": RUN,
+    "POST /policies/resume": "approver admin",
+    "POST /policies/try": READ,
+    "GET /policies/decisions": READ,
+    "GET /policies/{name}": READ,
     "POST /webhooks/mlflow": RUN,
+    "POST /webhooks/alertmanager": RUN,
+    "POST /webhooks/alerts": RUN,
     "GET /snapshot": TOKEN,
     "POST /routers/{router_id}": TOKEN,
 }
-IDS = dict.fromkeys(("rollout_id", "job_id", "key_id", "prediction_id"), str(UUID(int=7)))
-FILLED = IDS | {"model": "fraud", "version": "1", "stage": "production", "verb": "pause", "router_id": "r"}
+PAGES = {
+    "GET /pages/sign-in": ANY,
+    "POST /pages/sign-in": ANY,
+    "GET /pages/style.css": ANY,
+    "POST /pages/sign-out": READ,
+    "GET /pages/approvals": READ,
+    "GET /pages/approvals/{approval_id}": READ,
+    "POST /pages/approvals/{approval_id}/{verb}": "approver admin",
+}
+IDS = dict.fromkeys(("rollout_id", "job_id", "key_id", "prediction_id", "approval_id"), str(UUID(int=7)))
+FILLED = IDS | {
+    "model": "fraud",
+    "version": "1",
+    "stage": "production",
+    "verb": "pause",
+    "router_id": "r",
+    "name": "current",
+}
 
 
 def routes() -> set[str]:
@@ -71,6 +104,32 @@ def routes() -> set[str]:
 def test_the_table_names_every_route_of_the_openapi_document() -> None:
     documented = {line.replace(" ", " /api/v1", 1) for line in TABLE if TABLE[line] != TOKEN}
     assert routes() == documented
+
+
+def test_the_table_names_every_page() -> None:
+    routes = [route for route in create_pages().routes if isinstance(route, APIRoute)]
+    assert {f"{method} /pages{route.path}" for route in routes for method in route.methods} == PAGES.keys()
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_a_page_is_for_whoever_the_table_says(api: Api, role: Role) -> None:
+    signed_in = httpx.AsyncClient(base_url=api.url)
+    nobody = httpx.AsyncClient(base_url=api.url)
+    async with signed_in, nobody:
+        begun = await signed_in.post("/pages/sign-in", data={"key": await api.key(role)})
+        assert (begun.status_code == 303) == (role in READ.split())
+        for line, allowed in PAGES.items():
+            method, path = line.split()
+            filled = path.format_map({**FILLED, "verb": "approve"})
+            stranger = await nobody.request(method, filled)
+            if allowed != ANY:
+                assert (stranger.status_code, stranger.headers["location"]) == (303, "/pages/sign-in"), line
+            if method == "GET":
+                seen = await signed_in.get(filled)
+                assert (seen.status_code in {200, 404}) == (allowed == ANY or role in allowed.split()), line
+            elif allowed != ANY:  # without what only its own page knows
+                forged = await signed_in.request(method, filled, data={"reason": "x"})
+                assert forged.status_code == (403 if role in READ.split() else 303), line
 
 
 @pytest.mark.parametrize("role", [*Role, "nobody"])

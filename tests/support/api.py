@@ -12,6 +12,7 @@ import uvicorn
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from control_plane.adapters.metrics import Metrics
 from control_plane.adapters.store.tables import ModelRow, ModelVersionRow
 from control_plane.api.app import create_app
 from control_plane.contracts.keys import KeySpec
@@ -43,9 +44,11 @@ EVIDENCE: dict[str, Any] = {
 
 
 @asynccontextmanager
-async def serving(settings: ApiSettings) -> AsyncIterator[str]:
+async def serving(settings: ApiSettings, metrics: Metrics | None = None) -> AsyncIterator[str]:
     """URL of the API on a real port: settings, lifespan, middleware and error handlers all run."""
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_level="critical", lifespan="on"))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(settings, metrics=metrics), port=0, log_level="critical", lifespan="on")
+    )
     task = asyncio.create_task(server.serve())
     while not (server.started or task.done()):  # noqa: ASYNC110  (uvicorn has no event to wait on)
         await asyncio.sleep(0.01)
@@ -117,6 +120,7 @@ async def add_version(maker: async_sessionmaker[AsyncSession], name: str, versio
 
 
 TABLES = "models model_versions stage_events rollouts deployments audit jobs_wanted outcomes principals"
+TABLES += " approvals approval_votes"
 
 
 async def everything(maker: async_sessionmaker[AsyncSession]) -> dict[str, object]:

@@ -23,6 +23,12 @@ def test_the_roles_are_exactly_these() -> None:
         Action.READ_KEYS: "admin auditor",
         Action.MANAGE_KEYS: "admin",
         Action.ERASE: "admin",
+        Action.APPROVE: "approver admin",
+        Action.WITHDRAW: "operator approver admin",
+        Action.SET_POLICY: "admin",
+        Action.HALT: "operator approver admin",
+        Action.RESUME: "approver admin",
+        Action.REPORT_ALERT: "operator approver admin",
     }
     assert {action: " ".join(role for role in Role if action in MAY[role]) for action in Action} == expected
 

@@ -27,11 +27,13 @@ GIVEN: dict[str, Any] = {
     "role": "viewer",
     "shares": {"1": 90.0, "2": 10.0},
     "revision": 3,
+    "document": {"kind": "policy", "name": "p"},
     "steps": [(5, 60)],
     "reported": [OutcomeSpec(prediction_id=UUID(ROLLOUT), value=True)],
 }
 # For other programs, or the classic spelling of a route that has a call.
-NOT_FOR_PEOPLE = {"/webhooks/alertmanager", "/webhooks/mlflow", "/snapshot", "/routers/{router_id}", "/experiments"}
+NOT_FOR_PEOPLE = {"/webhooks/alertmanager", "/webhooks/alerts", "/webhooks/mlflow"}
+NOT_FOR_PEOPLE |= {"/snapshot", "/routers/{router_id}", "/experiments"}
 
 
 @pytest.fixture(scope="module")

@@ -46,19 +46,23 @@ async def principals(session: AsyncSession, *, before: UUID | None, limit: int) 
     return list(await session.scalars(query if before is None else query.where(PrincipalRow.id < before)))
 
 
-async def principal(session: AsyncSession, person: str, role: str, models: list[str], *, now: datetime) -> UUID:
-    """The enabled principal of that person, role and patterns; made when there is none."""
+async def principal(
+    session: AsyncSession, person: str, role: str, models: list[str], *, automated: bool = False, now: datetime
+) -> UUID:
+    """The enabled principal of that person (or program), role and patterns; made when there is none."""
     query = select(PrincipalRow.id).where(
         PrincipalRow.person == person,
         PrincipalRow.role == role,
         PrincipalRow.models == models,
+        PrincipalRow.automated == automated,
         PrincipalRow.disabled_at.is_(None),
     )
     found = await session.scalar(query.order_by(PrincipalRow.id).limit(1))
     if found is not None:
         return found
     new = ids.new()
-    await session.execute(insert(PrincipalRow).values(id=new, person=person, role=role, models=models, created_at=now))
+    facts = {"id": new, "person": person, "role": role, "models": models, "automated": automated}
+    await session.execute(insert(PrincipalRow).values(**facts, created_at=now))
     return new
 
 

@@ -14,6 +14,7 @@ from control_plane.adapters.store.tables.drift import (
     DriftProfileRow,
     DriftReferenceRow,
 )
+from control_plane.adapters.store.tables.governance import ApprovalRow, ApprovalVoteRow, PageSessionRow
 from control_plane.adapters.store.tables.installation import (
     AuditRow,
     CheckpointRow,
@@ -35,12 +36,21 @@ from control_plane.adapters.store.tables.log import (
     QualityRow,
     WindowRow,
 )
+from control_plane.adapters.store.tables.policies import (
+    HaltRow,
+    PolicyActRow,
+    PolicyRow,
+    SignalRow,
+    WebhookDeliveryRow,
+)
 from control_plane.adapters.store.tables.registry import AliasRow, ModelRow, ModelVersionRow, StageEventRow
 from control_plane.adapters.store.tables.releases import DeploymentRow, ExposureRow, RolloutRow, RouterRow, SnapshotRow
 
 __all__ = [
     "AliasRow",
     "AnalysisRunRow",
+    "ApprovalRow",
+    "ApprovalVoteRow",
     "ArmStatisticRow",
     "AuditRow",
     "Base",
@@ -55,6 +65,7 @@ __all__ = [
     "DriftReferenceRow",
     "ErasureRow",
     "ExposureRow",
+    "HaltRow",
     "IdempotencyRow",
     "IngestWatermarkRow",
     "InstallationRow",
@@ -65,6 +76,9 @@ __all__ = [
     "ModelRow",
     "ModelVersionRow",
     "OutcomeRow",
+    "PageSessionRow",
+    "PolicyActRow",
+    "PolicyRow",
     "PredictionRow",
     "PrincipalRow",
     "QualityRow",
@@ -72,7 +86,9 @@ __all__ = [
     "RolloutRow",
     "RouterRow",
     "SecretRow",
+    "SignalRow",
     "SnapshotRow",
     "StageEventRow",
+    "WebhookDeliveryRow",
     "WindowRow",
 ]

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, Index, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from control_plane.adapters.store.tables.base import Base, one_of
@@ -51,6 +51,7 @@ class PrincipalRow(Base):
     person: Mapped[str]
     role: Mapped[str]  # viewer | operator | approver | admin | auditor | predictor
     models: Mapped[list[str]]  # fnmatch patterns
+    automated: Mapped[bool] = mapped_column(default=False, server_default=false())  # a program, no person
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
 

@@ -31,15 +31,28 @@ class Action(StrEnum):
     MANAGE_KEYS = "keys.manage"
     ERASE = "erase"  # a unit's personal data, for ever
     WAKE = "wake"  # ask the reconciler to look now
+    APPROVE = "approve"  # agree to what somebody else asked for, or refuse it
+    SET_POLICY = "policy.set"
+    HALT = "policy.halt"  # the kill switch: easy to pull
+    RESUME = "policy.resume"
+    REPORT_ALERT = "alert.report"
+    WITHDRAW = "approval.withdraw"  # take back what one asked for oneself
 
 
 class Scope(StrEnum):
     """What a key may be narrowed to, or widened by, beyond its role."""
 
     PREDICT = "predict"
+    ALERT = "alert"  # report alerts, and nothing else
     PIN = "predict:pin"  # name the version that answers, out of the snapshot's ready targets
 
 
+_PREDICTS = frozenset({Action.PREDICT, Action.REPORT_OUTCOME})
+_SCOPED: dict[Scope, frozenset[Action]] = {
+    Scope.PREDICT: _PREDICTS,
+    Scope.PIN: _PREDICTS,
+    Scope.ALERT: frozenset({Action.REPORT_ALERT}),
+}
 _READ = frozenset({Action.READ})
 _OPERATE = _READ | {
     Action.READ_PREDICTION,
@@ -52,11 +65,14 @@ _OPERATE = _READ | {
     Action.CANCEL_JOB,
     Action.PREDICT,
     Action.WAKE,
+    Action.WITHDRAW,
+    Action.HALT,
+    Action.REPORT_ALERT,
 }
 MAY: dict[Role, frozenset[Action]] = {
     Role.VIEWER: _READ,
     Role.OPERATOR: _OPERATE,
-    Role.APPROVER: _OPERATE | {Action.READ_AUDIT},
+    Role.APPROVER: _OPERATE | {Action.READ_AUDIT, Action.APPROVE, Action.RESUME},
     Role.ADMIN: frozenset(Action),
     Role.AUDITOR: _READ | {Action.READ_PREDICTION, Action.READ_AUDIT, Action.READ_KEYS},
     Role.PREDICTOR: frozenset({Action.PREDICT, Action.REPORT_OUTCOME}),
@@ -81,10 +97,11 @@ def refusal(grant: Grant, action: Action, model: str | None = None) -> str | Non
 
     A key with scopes does nothing but what they name: scope `predict` is all a leaked product key can be used for.
     """
+    scoped = {action for scope in grant.scopes for action in _SCOPED.get(Scope(scope), frozenset())}
     if action not in MAY[grant.role]:
         able = ", ".join(role for role in Role if action in MAY[role])
         return f"The role {grant.role} may not {action}; {able} may."
-    if grant.scopes and action not in {Action.PREDICT, Action.REPORT_OUTCOME}:
+    if grant.scopes and action not in scoped:
         return f"The key is limited to {', '.join(grant.scopes)}."
     if model is not None and not covers(grant.models, model):
         return f"The key covers the models {', '.join(grant.models)}, not {model}."
