@@ -2,7 +2,7 @@
 # PYTHON=... chooses another interpreter.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test prove check bench requirements fmt clean
+.PHONY: help up down test prove check bench requirements k8s images fmt clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -14,8 +14,12 @@ INSTALL = test -n "$(PYTHON)" || { \
 	exit 1; }; $(PYTHON) control_plane/embedded/install.py
 PYTEST = $(BIN)/python -m pytest -p tests.support.no_skips
 
+DOCKER ?= docker
+IMAGES ?= control-plane router model-server model-server-foreign trainer mlflow
+COMMA := ,
+
 help: ## Show this help
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 up: .venv/.installed ## Install, start everything, train and serve the first models (ARGS=--detach returns when ready)
 	@$(BIN)/mlcp up $(ARGS)
@@ -43,6 +47,17 @@ bench: .venv/.installed-dev ## Every benchmark: JSON, a Markdown table, plots
 
 requirements: .venv/.installed-dev ## Resolve the pinned, hashed requirement files anew from pyproject.toml (UPGRADE=--upgrade)
 	$(BIN)/python control_plane/embedded/requirements.py $(UPGRADE)
+
+k8s: ## Render infra/k8s anew with kubectl, after a change of a model.yaml or a manifest
+	kubectl kustomize infra/k8s/overlays/dev > infra/k8s/mlops-platform.yaml
+	@for overlay in prod monitoring gateway; do \
+		kubectl kustomize infra/k8s/overlays/$$overlay > infra/k8s/rendered/$$overlay.yaml || exit 1; done
+
+images: ## Build every image (BASE_IMAGE=..., DOCKER=docker; CA=file and PIP_CONF=file are build secrets)
+	@for target in $(IMAGES); do DOCKER_BUILDKIT=1 $(DOCKER) build --file infra/images/Dockerfile --target $$target \
+		$(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) $(if $(CA),--secret id=ca$(COMMA)src=$(CA)) \
+		$(if $(PIP_CONF),--secret id=pip$(COMMA)src=$(PIP_CONF)) $(ARGS) \
+		--build-arg REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) --tag mlcp-$$target . || exit 1; done
 
 fmt: .venv/.installed-dev ## Format, and fix what can be fixed
 	$(BIN)/ruff check --fix

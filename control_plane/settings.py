@@ -1,7 +1,8 @@
 """All configuration: one frozen class per process, read once at its start, handed on as an argument.
 
-Precedence: argument > environment > `$MLCP_HOME/mlcp.toml` > default. No secret has a default; the embedded stack
-makes its own at first start. The classic names of MLOps set-ups (MLFLOW_TRACKING_URI, REDIS_HOST, ...) are accepted
+Precedence: argument > environment > files in MLCP_SECRETS_DIR, each named like its variable in small letters
+(`mlcp_postgres_dsn`) > `$MLCP_HOME/mlcp.toml` > default. No secret has a default; the embedded stack makes its own at
+first start. The classic names of MLOps set-ups (MLFLOW_TRACKING_URI, REDIS_HOST, ...) are accepted
 as aliases of ours, which win.
 """
 
@@ -10,7 +11,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 AbsolutePath = Annotated[Path, BeforeValidator(lambda value: Path(str(value)).expanduser().absolute())]
 
@@ -41,7 +48,10 @@ class _Process(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = Path(os.environ.get("MLCP_HOME", "var")) / "mlcp.toml"
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file)
+        sources = [init_settings, env_settings]
+        if folder := os.environ.get("MLCP_SECRETS_DIR"):
+            sources.append(SecretsSettingsSource(settings_cls, secrets_dir=folder))
+        return (*sources, TomlConfigSettingsSource(settings_cls, file))
 
     @property
     def run(self) -> Path:

@@ -1,8 +1,9 @@
 """`python -m model_servers.generator [MODEL] [--check]`: everything of a model server that follows from its model.yaml.
 
-Writes schema.py, server.py, Dockerfile, k8s.yaml, prometheus.yaml (rules) and openapi.json beside model.yaml, or into
---out. With --check it writes nothing and ends with 1 when a file is not what would be written. MODEL is a name or an
-alias, looked for in the folders of MLCP_MODELS, then among the checkout's own. Without MODEL: all models.
+Writes schema.py, server.py, Dockerfile, k8s.yaml, kustomization.yaml, prometheus.yaml (rules) and openapi.json beside
+model.yaml, or into --out. With --check it writes nothing and ends with 1 when a file is not what would be written.
+MODEL is a name or an alias, looked for in the folders of MLCP_MODELS, then among the checkout's own. Without MODEL: all
+models.
 """
 
 import argparse
@@ -27,6 +28,11 @@ from model_servers.runtime.spec import Config, Feature
 
 _HERE: Final = Path(__file__).parent
 _PYTHON_TYPES: Final = {"number": "float", "integer": "int", "boolean": "bool", "category": "str", "text": "str"}
+_KUSTOMIZATION: Final = """# Generated from model.yaml by `mlcp generate {0}`: do not edit.
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [k8s.yaml]
+"""
 _SIGNED: Final = {  # MLflow's column types a declared feature may have
     "number": {"double", "float", "long", "integer"},
     "integer": {"long", "integer", "double", "float"},
@@ -142,6 +148,7 @@ def generate(folder: Path, signature: Path | None = None) -> dict[str, str]:
     values = _values(config, deployment, folder.name)
     names = ("schema.py", "server.py", "Dockerfile", "k8s.yaml", "prometheus.yaml")
     files = {name: environment.get_template(f"{name}.j2").render(values) for name in names}
+    files["kustomization.yaml"] = _KUSTOMIZATION.format(config.name)
     files["openapi.json"] = json.dumps(openapi.document(config), indent=2, ensure_ascii=False) + "\n"
     ast.parse(files["schema.py"])
     return files

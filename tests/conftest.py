@@ -4,6 +4,7 @@ A service that cannot be had fails the test that needs it: nothing is skipped.
 """
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -30,6 +31,7 @@ from tests.support.processes import free_port, redis_argv, running, wait_until
 
 if TYPE_CHECKING:  # the API is imported by the tests that start it, not by every unit test
     from tests.support.api import Api
+    from tests.support.s3 import S3
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 _ON_MLFLOW = {"test_registry_adapter", "test_registry_reconciled", "test_serving_foreign", "test_training_register"}
@@ -42,10 +44,14 @@ hypothesis_settings.load_profile("mlcp")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Public data sets are no part of the project: where they are not beside it, their tests are not asked for."""
-    if REAL_DATA.is_dir():
-        return
-    absent = [item for item in items if item.get_closest_marker("real_data")]
+    """Data sets, kubectl and Docker are no part of the project: where they are not, their tests are not asked for."""
+    there = {
+        "real_data": REAL_DATA.is_dir(),
+        "kubectl": shutil.which("kubectl") is not None,
+        "docker": bool(os.environ.get("MLCP_TEST_BASE_IMAGE")),
+    }
+    missing = {name for name, is_there in there.items() if not is_there}
+    absent = [item for item in items if any(item.get_closest_marker(name) for name in missing)]
     if absent:
         config.hook.pytest_deselected(items=absent)
         items[:] = [item for item in items if item not in absent]
@@ -204,6 +210,28 @@ def mlflow(postgres: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
             wait_until(answers, within=120, what="mlflow server answers", every=0.25)
             yield url
+
+
+@pytest.fixture(scope="session")
+def _s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if given := os.environ.get("MLCP_TEST_S3_ENDPOINT"):  # with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+        yield given
+        return
+    from tests.support.s3 import swift
+
+    with swift(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3(_s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> "S3":
+    """An empty bucket of a real S3 server; its keys are in the environment."""
+    from tests.support.s3 import fresh
+
+    made = fresh(_s3_endpoint)
+    for name, value in made.env.items():
+        monkeypatch.setenv(name, value)
+    return made
 
 
 @pytest.fixture

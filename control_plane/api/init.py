@@ -1,8 +1,15 @@
-"""`python -m control_plane.api.init`: schema, installation, first keys. Run before first start and after updates."""
+"""`python -m control_plane.api.init [--schema-only | --print-keys]`: schema, installation, first keys.
+
+Run before the first start and after updates. Where MLCP_HOME does not last (a cluster) the schema is brought up to date
+alone, and a person asks for the first keys: JSON on stdout, once. Asked for again, those printed before are revoked.
+"""
 
 import asyncio
+import json
 import sys
+import tempfile
 from datetime import UTC, datetime
+from pathlib import Path
 
 import structlog
 
@@ -17,9 +24,8 @@ from control_plane.settings import InitSettings
 log = structlog.get_logger()
 
 
-async def _prepare(settings: InitSettings, dsn: str) -> None:
+async def _prepare(settings: InitSettings, dsn: str, folder: Path) -> None:
     engine = store.create_engine(dsn, pooler=settings.transaction_pooler)
-    folder = settings.home / "keys"
     try:
         async with store.transaction(store.sessions(engine)) as session:
             cause = Cause(Actor("init"), "init")
@@ -27,20 +33,33 @@ async def _prepare(settings: InitSettings, dsn: str) -> None:
     finally:
         await engine.dispose()
     first_start.publish(folder, fresh)
-    signing_key = signing.ensure(folder)
-    log.info("prepared", new_keys=list(fresh), new_signing_key=signing_key)
+    log.info("prepared", new_keys=list(fresh))
 
 
 def main() -> int:
     settings = InitSettings()  # pyright: ignore[reportCallIssue]  (the environment fills it)
     telemetry.configure_logging("init", level=settings.log_level)
     dsn = settings.postgres_dsn.get_secret_value()
+    asked = sys.argv[1:]
+    if asked not in ([], ["--schema-only"], ["--print-keys"]):
+        log.error("usage", usage="python -m control_plane.api.init [--schema-only | --print-keys]")
+        return 2
     owner = settings.postgres_owner_dsn.get_secret_value() if settings.postgres_owner_dsn else dsn
     migrate.upgrade(owner)
     queue.prepare(owner)
     if not roles.settle(owner, roles.name_in(dsn)):
         log.warning("the role of the processes owns the audit: set MLCP_POSTGRES_OWNER_DSN to another one for init")
-    asyncio.run(_prepare(settings, dsn))
+    if asked == ["--schema-only"]:
+        return 0
+    if asked == ["--print-keys"]:
+        with tempfile.TemporaryDirectory() as folder:
+            asyncio.run(_prepare(settings, dsn, Path(folder)))
+            keys = {path.stem: path.read_text().strip() for path in sorted(Path(folder).glob("*.key"))}
+        sys.stdout.write(json.dumps(keys, indent=1) + "\n")
+        return 0
+    keys_folder = settings.home / "keys"
+    asyncio.run(_prepare(settings, dsn, keys_folder))
+    log.info("signing key", new=signing.ensure(keys_folder))
     return 0
 
 

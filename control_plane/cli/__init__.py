@@ -9,6 +9,7 @@ from control_plane.cli import (
     apply,
     approvals,
     audit,
+    backups,
     drift,
     jobs,
     keys,
@@ -39,6 +40,7 @@ def build() -> typer.Typer:
     )
     modules = (
         stack,
+        backups,
         local,
         registry,
         releases,

@@ -6,38 +6,45 @@ Doing its two steps here (bring the schema up to date, run the ASGI application)
 
 import argparse
 import os
+from pathlib import Path
 
 _JOBS_OFF = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--backend", required=True, help="SQLAlchemy URL of the database")
-    parser.add_argument("--artifacts", required=True, help="folder artifacts are served from")
+    backend = parser.add_mutually_exclusive_group(required=True)
+    backend.add_argument("--backend", help="SQLAlchemy URL of the database")
+    backend.add_argument("--backend-file", type=Path, help="a file that holds it, so that no password is in a command")
+    parser.add_argument("--artifacts", required=True, help="folder, or s3://bucket/prefix, artifacts are served from")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; whoever reaches it may do everything"
+    )
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--log-level", default="warning")
     options = parser.parse_args()
+    store = options.backend or options.backend_file.read_text().strip()
 
     # Read by MLflow at import, so before it.
     os.environ[_JOBS_OFF] = "false"
     os.environ.setdefault("MLFLOW_SERVER_ALLOWED_HOSTS", "127.0.0.1,127.0.0.1:*,localhost,localhost:*")
     from mlflow.server import constants
 
-    os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = options.backend
-    os.environ[constants.REGISTRY_STORE_URI_ENV_VAR] = options.backend
+    os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = store
+    os.environ[constants.REGISTRY_STORE_URI_ENV_VAR] = store
     os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = "mlflow-artifacts:/"
     os.environ[constants.ARTIFACTS_DESTINATION_ENV_VAR] = options.artifacts
     os.environ[constants.SERVE_ARTIFACTS_ENV_VAR] = "true"
 
     from mlflow.server.handlers import initialize_backend_stores
 
-    initialize_backend_stores(options.backend, options.backend, "mlflow-artifacts:/")
+    initialize_backend_stores(store, store, "mlflow-artifacts:/")
 
     import uvicorn
 
     uvicorn.run(
         "mlflow.server.fastapi_app:app",
-        host="127.0.0.1",
+        host=options.host,
         port=options.port,
         log_level=options.log_level,
         timeout_graceful_shutdown=3,

@@ -1,6 +1,7 @@
 """Writes requirements*.txt: every version pinned, every file by hash, no host in them.
 
-requirements.txt runs everything, requirements-serving.txt is for images of model servers, requirements-dev.txt tests.
+requirements.txt runs everything, requirements-dev.txt tests. The others are for images: -serving of model servers,
+-server of the control plane, -router of the data plane, -training of trainings, -registry of MLflow.
 One resolution serves Python 3.11 to 3.13 and every platform. The files of `--dev` pin what requirements.txt pins.
 """
 
@@ -12,14 +13,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 _RUN = ("server", "serving", "training", "embedded", "otel")
 _DEV = (*_RUN, "lightgbm", "dev")
+_IMAGES = {
+    "serving": ("serving", "otel"),
+    "server": ("server", "otel"),
+    "router": ("router", "otel"),
+    "training": ("training",),
+    "registry": ("registry",),
+}
 _BUILD = "hatchling\neditables\n"  # builds this project itself, without fetching anything then
 
 
 def main() -> int:
     upgrade = [argument for argument in sys.argv[1:] if argument.startswith("--upgrade")]
     _compile(ROOT / "requirements.txt", _RUN, upgrade)
-    _compile(ROOT / "requirements-serving.txt", ("serving", "otel"), ["--constraint", str(ROOT / "requirements.txt")])
-    _compile(ROOT / "requirements-dev.txt", _DEV, [*upgrade, "--constraint", str(ROOT / "requirements.txt")])
+    pinned = ["--constraint", str(ROOT / "requirements.txt")]
+    for name, extras in _IMAGES.items():
+        _compile(ROOT / f"requirements-{name}.txt", extras, pinned)
+    _compile(ROOT / "requirements-dev.txt", _DEV, [*upgrade, *pinned])
     return 0
 
 

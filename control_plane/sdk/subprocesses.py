@@ -16,7 +16,11 @@ from control_plane.errors import ControlPlaneError, Unavailable
 from control_plane.sdk import problems
 
 # Modules only that extra brings; looked for without being imported.
-_NEEDS = {"training": ("mlflow", "pandas", "sklearn"), "serving": ("jinja2", "msgspec", "numpy", "pyarrow", "scipy")}
+_NEEDS = {
+    "server": ("psycopg", "pyarrow", "sqlalchemy"),
+    "training": ("mlflow", "pandas", "sklearn"),
+    "serving": ("jinja2", "msgspec", "numpy", "pyarrow", "scipy"),
+}
 _LAST_WORDS = 5  # lines of stderr in the text of a failure
 
 

@@ -65,8 +65,9 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Generated from `control_plane/settings.py`. An argument wins over the environment, the environment over",
-        "`$MLCP_HOME/mlcp.toml` (keys without the prefix, in lower case), that over the default.",
+        "Generated from `control_plane/settings.py`. An argument wins over the environment, the environment over files",
+        "in `MLCP_SECRETS_DIR` (named like the variable, in lower case), these over `$MLCP_HOME/mlcp.toml` (keys",
+        "without the prefix, in lower case), that over the default.",
         "",
         "| variable | default | read by | meaning |",
         "|---|---|---|---|",

@@ -54,3 +54,11 @@ def test_settings_are_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLCP_REDIS_URL", "redis://x")
     with pytest.raises(ValidationError, match="frozen"):
         RouterSettings().router_port = 1  # type: ignore[misc]
+
+
+def test_a_secret_may_be_a_file_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mlcp_postgres_dsn").write_text("postgresql+asyncpg://u:hunter2@h/d\n")
+    monkeypatch.setenv("MLCP_SECRETS_DIR", str(tmp_path))
+    assert ApiSettings().postgres_dsn.get_secret_value() == "postgresql+asyncpg://u:hunter2@h/d"  # pyright: ignore
+    monkeypatch.setenv("MLCP_POSTGRES_DSN", "postgresql+asyncpg://x")
+    assert ApiSettings().postgres_dsn.get_secret_value() == "postgresql+asyncpg://x"  # pyright: ignore
