@@ -130,6 +130,29 @@ def test_an_outage_in_a_bake_is_taken_back_at_once_and_one_of_a_settled_version_
     assert {s.operation: s.outcome for s in settled.steps}[Operation.ROLL_BACK_SETTLED] is Outcome.ASK
 
 
+def outcome(policy: Policy, operation: Operation, seen: Situation) -> Outcome:
+    outage = replace(FIRING, source=Source.SLO, severity=Severity.CRITICAL)
+    found = decide.decide(policy, outage, seen, now=NOW)
+    return {step.operation: step.outcome for step in found.steps}[operation]
+
+
+@pytest.mark.parametrize(("spent", "expected"), [(5, Outcome.DO), (6, Outcome.HOLD)])
+def test_the_budget_of_the_hour_is_spent_by_all_models_together(spent: int, expected: Outcome) -> None:
+    hour_ago, lately = NOW - timedelta(hours=1), NOW - timedelta(minutes=59)
+    acted = (Acted(Operation.RETRAIN, "fraud", lately),) * spent
+    acted += (Acted(Operation.RETRAIN, "fraud", hour_ago), Acted(Operation.NOTIFY, "fraud", lately))
+    acted += (Acted(Operation.PROMOTE, "fraud", lately, asked=True),)
+    assert outcome(PROD, Operation.ROLL_BACK, replace(OPEN, acted=acted)) is expected
+
+
+@pytest.mark.parametrize(("begins", "expected"), [(0, Outcome.HOLD), (1, Outcome.DO), (-3_600, Outcome.DO)])
+def test_a_freeze_holds_from_its_first_moment_to_its_last(begins: int, expected: Outcome) -> None:
+    since = NOW + timedelta(seconds=begins)
+    frozen = replace(PROD, freezes=(Freeze("year end", since, since + timedelta(hours=1)),))
+    assert outcome(frozen, Operation.ROLL_BACK, OPEN) is expected
+    assert outcome(frozen, Operation.NOTIFY, OPEN) is Outcome.DO
+
+
 def test_under_dev_people_are_told_and_nothing_else_happens() -> None:
     for source in Source:
         found = decide.decide(policies.template("dev"), replace(FIRING, source=source), OPEN, now=NOW)
