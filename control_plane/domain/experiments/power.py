@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scipy import optimize, special
+from scipy import special
 
 from control_plane.domain.experiments import sequences
 from control_plane.domain.experiments.fixed import level, normal_quantile
@@ -85,6 +85,8 @@ def detectable_effect(
     def missing(effect: float) -> float:
         z = normal_quantile(alpha)
         return float(special.ndtr(effect - z) + special.ndtr(-effect - z)) - power_wanted
+
+    from scipy import optimize  # here, since it is a third of what a process needs to start
 
     return error * float(optimize.brentq(missing, 0.0, 100.0, xtol=1e-12))
 

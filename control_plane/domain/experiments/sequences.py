@@ -23,7 +23,7 @@ and sample sums" (1970).
 
 import math
 
-from scipy import optimize, special
+from scipy import special
 
 from control_plane.domain.experiments.fixed import level
 from control_plane.domain.experiments.samples import Estimate, Interval, Mean
@@ -85,6 +85,8 @@ def log_level(information: float, *, alpha: float) -> float:
         c = math.sqrt(2 * (1 + information) / information * max(0.0, grown + log_b))
         later = (2 * float(special.ndtr(c / math.sqrt(1 + information))) - 1) * math.exp(-log_b)
         return 2 * float(special.ndtr(-c)) + later - alpha
+
+    from scipy import optimize  # here, since it is a third of what a process needs to start
 
     return float(optimize.brentq(too_many, -grown, highest + 1e-9, xtol=1e-12))
 
