@@ -20,7 +20,7 @@ from control_plane.errors import StoreUnavailable
 
 _SCHEMA = "procrastinate"
 _SEARCH_PATH = f"-c search_path={_SCHEMA}"
-_LOCK = 7_305_002  # advisory, while the schema is made
+_LOCK = 7_305_006  # advisory, while the schema is made
 _TASK = "carry_out"
 _MONITOR = "monitor"  # also the queue of what the clock asks for
 _HOURLY = "hourly"

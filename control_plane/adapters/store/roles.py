@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 
 KEPT = ("audit", "audit_checkpoints", "alembic_version")  # of the owner
 _SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname IN ('public', 'procrastinate')"
-_LOCK = 7_305_004  # advisory: two starts at once come one after the other
+_LOCK = 7_305_007  # advisory: two starts at once come one after the other
 
 # What a role should own and does not, as statements. A column's own sequence follows its table by itself.
 _TO_CHANGE = """
