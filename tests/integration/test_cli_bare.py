@@ -16,6 +16,7 @@ from control_plane.adapters import signing
 from control_plane.domain import audit_export, checkpoints
 from control_plane.domain.audit import GENESIS, follow
 from control_plane.domain.checkpoints import Signed
+from model_servers import indexes
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -33,7 +34,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["pip", "install", "--python", str(python), *base],
         ["pip", "install", "--python", str(python), "--no-deps", str(ROOT)],
     ):
-        done = subprocess.run([uv.find_uv_bin(), *argv], capture_output=True, text=True, timeout=240)
+        done = subprocess.run(
+            [uv.find_uv_bin(), *argv], capture_output=True, text=True, timeout=240, env=indexes.environment()
+        )
         assert done.returncode == 0, done.stderr
     return python
 

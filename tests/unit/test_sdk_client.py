@@ -282,7 +282,11 @@ def test_both_clients_hold_every_call_under_its_own_name_and_signature() -> None
     for client in (ControlPlane, AsyncControlPlane):
         for name, build in calls.items():
             method = getattr(client, name)
-            assert list(inspect.signature(method).parameters) == ["self", *inspect.signature(build).parameters]
+            signature = inspect.signature(build)
+            own = (
+                ["self", "into"] if signature.return_annotation == "Call[bytes]" else ["self"]
+            )  # a download hands it on
+            assert list(inspect.signature(method).parameters) == [*own, *signature.parameters]
             assert method.__doc__ == build.__doc__
             assert "Call[" not in str(inspect.signature(method))
 
