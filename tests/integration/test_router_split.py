@@ -36,10 +36,15 @@ class Always(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.data += data
-        head, end, body = self.data.partition(b"\r\n\r\n")
-        if end and len(body) >= int(head.rpartition(b"content-length: ")[2]):
-            self.data = b""
-            self.transport.write(self.ANSWER)
+        answers = 0
+        while True:  # a batch comes in one write
+            head, end, body = self.data.partition(b"\r\n\r\n")
+            length = int(head.rpartition(b"content-length: ")[2]) if end else 0
+            if not end or len(body) < length:
+                break
+            self.data, answers = body[length:], answers + 1
+        if answers:
+            self.transport.write(self.ANSWER * answers)
 
 
 async def asked(url: str, units: Iterable[int]) -> list[tuple[int, str]]:
@@ -78,9 +83,8 @@ async def test_split_and_stickiness_of_a_hundred_thousand_requests_over_a_ramp(
         with router(home, redis, workers=2) as url:
             for revision, weight in enumerate(RAMP, 1):
                 arms = {v.key: (v.weight, two if v.key == "candidate" else one) for v in canary_slices(weight)}
-                sealed = document(
-                    revision, one, two, arms=arms, salt=SALT, deadline_ms=30_000
-                )  # a stalled machine is no fault of the split
+                # A stalled machine is no fault of the split.
+                sealed = document(revision, one, two, arms=arms, salt=SALT, deadline_ms=30_000)
                 await bus.publish_snapshot(publisher, sealed, 1, revision)
 
                 async def applied(revision: int = revision) -> bool:
