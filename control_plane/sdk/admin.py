@@ -1,4 +1,5 @@
-"""Every call of the admin API, as a pure function from arguments to a `Call`. Both clients are made of these.
+"""The calls of the admin API on models, releases, jobs and what was logged: pure functions from arguments to a `Call`;
+those that govern them are in `governed`. Both clients are made of these.
 
 `reason` is kept in the audit. `key` is the Idempotency-Key, made for you when left out: give one of your own to make
 a change safe to ask for again after your own process has died. The server checks what is sent and answers with every
@@ -12,32 +13,23 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from control_plane.sdk.transport import Call, path, read, write
+from control_plane.sdk.transport import Call, body, path, read, write
 
 if TYPE_CHECKING:  # `binding` resolves these from `answers` when an answer is there to be read
     from control_plane.sdk.answers import (
         ApprovalView,
-        AuditVerification,
-        AuditView,
-        DecisionView,
         DriftView,
-        HaltView,
         HealthView,
         ImportancesView,
         JobLogs,
         JobView,
-        KeyCreated,
-        KeyView,
         ModelView,
         OutcomesAccepted,
         OutcomeSpec,
         Page,
         PerformanceView,
         PlanView,
-        PolicyPlanView,
-        PolicyView,
         PredictionView,
-        PrincipalView,
         RolloutView,
         StageChangeView,
         TimelineView,
@@ -146,7 +138,7 @@ def set_stage(
     model: str, version: str | None = None, *, stage: str, reason: str, key: str | None = None
 ) -> Call[StageChangeView | ApprovalView]:
     """Move a version to `staging`, `archived` or `development`, where it answers no customer."""
-    spec = _body(version=version, reason=reason)
+    spec = body(version=version, reason=reason)
     return write("POST", path("models", model, "promote", stage.lower()), spec, key=key)
 
 
@@ -155,7 +147,7 @@ def rollback(model: str, *, reason: str, key: str | None = None) -> Call[Rollout
 
     A person's at once. A program's may wait for an approval, by the policy in force.
     """
-    return write("POST", path("models", model, "rollback"), _body(reason=reason), key=key)
+    return write("POST", path("models", model, "rollback"), body(reason=reason), key=key)
 
 
 def rollouts(
@@ -206,7 +198,7 @@ def set_traffic(
         StaleRevision: the traffic has changed since that view was read.
     """
     arms = [{"version": version, "percent": percent} for version, percent in shares.items()]
-    spec = _body(arms=arms, reason=reason)
+    spec = body(arms=arms, reason=reason)
     return write("PUT", path("models", model, "traffic"), spec, key=key, match=f'"{revision}"')
 
 
@@ -214,7 +206,7 @@ def retrain(
     model: str, *, reason: str, seed: int | None = None, data: str | None = None, key: str | None = None
 ) -> Call[JobView | ApprovalView]:
     """Train a new version on the worker's host. `data`: a path there; None: the model's own source."""
-    return write("POST", path("models", model, "retrain"), _body(reason=reason, seed=seed, data=data), key=key)
+    return write("POST", path("models", model, "retrain"), body(reason=reason, seed=seed, data=data), key=key)
 
 
 def jobs(
@@ -234,178 +226,22 @@ def job_logs(job_id: UUID | str, *, offset: int = 0) -> Call[JobLogs]:
 
 
 def cancel_job(job_id: UUID | str, *, reason: str, key: str | None = None) -> Call[JobView]:
-    return write("POST", path("jobs", job_id, "cancel"), _body(reason=reason), key=key)
-
-
-def approvals(
-    *, state: str | None = None, model: str | None = None, limit: int = 50, cursor: str | None = None
-) -> Call[Page[ApprovalView]]:
-    """What waits, or waited, for a second person, newest first. `state`: pending, approved, rejected, ..."""
-    return read("/approvals", state=state, model=model, limit=limit, cursor=cursor)
-
-
-def approval(approval_id: UUID | str) -> Call[ApprovalView]:
-    """One of them: what would happen, and on what grounds. Its `etag` is what the other calls want to be shown."""
-    return read(path("approvals", approval_id))
-
-
-def approve(approval_id: UUID | str, *, etag: str, reason: str, key: str | None = None) -> Call[ApprovalView]:
-    """Agree to exactly what was seen under `etag`. With the last person needed it is carried out.
-
-    Raises:
-        StaleRevision: it is no longer what was seen.
-        StaleProposal: what it is about has changed; it has to be asked for anew.
-        Forbidden: you are its author, or a program.
-    """
-    return _decide(approval_id, "approve", etag, reason, key)
-
-
-def reject(approval_id: UUID | str, *, etag: str, reason: str, key: str | None = None) -> Call[ApprovalView]:
-    """Refuse it, for everybody."""
-    return _decide(approval_id, "reject", etag, reason, key)
-
-
-def withdraw(approval_id: UUID | str, *, etag: str, reason: str, key: str | None = None) -> Call[ApprovalView]:
-    """Take back what you asked for."""
-    return _decide(approval_id, "withdraw", etag, reason, key)
-
-
-def policies(*, limit: int = 50, cursor: str | None = None) -> Call[Page[PolicyView]]:
-    """Policies that were applied, newest first."""
-    return read("/policies", limit=limit, cursor=cursor)
-
-
-def policy(name: str = "current") -> Call[PolicyView]:
-    """The one in force, one version, or a template: `dev`, `prod`."""
-    return read(path("policies", name))
-
-
-def apply_policy(
-    document: Mapping[str, object], *, reason: str, key: str | None = None
-) -> Call[PolicyView | ApprovalView]:
-    """Put another policy in force, at once or after an approval."""
-    return write("POST", "/policies", _body(document=dict(document), reason=reason), key=key)
-
-
-def plan_policy(document: Mapping[str, object]) -> Call[PolicyPlanView]:
-    """What `apply_policy` would change."""
-    return Call("POST", "/policies/plan", body=_body(document=dict(document), reason="a dry run"))
-
-
-def halt(*, reason: str) -> Call[HaltView]:
-    """Nothing happens by itself any more."""
-    return Call("POST", "/policies/halt", body=_body(reason=reason), repeatable=False)
-
-
-def resume_policies(*, reason: str) -> Call[HaltView]:
-    """End the halt."""
-    return Call("POST", "/policies/resume", body=_body(reason=reason), repeatable=False)
-
-
-def try_signal(
-    name: str, *, model: str | None = None, source: str = "alert", severity: str = "warning"
-) -> Call[DecisionView]:
-    """What would be done about such a signal now, and why. Nothing is."""
-    return Call("POST", "/policies/try", body=_body(name=name, model=model, source=source, severity=severity))
-
-
-def decisions(*, model: str | None = None, limit: int = 50, cursor: str | None = None) -> Call[Page[DecisionView]]:
-    """What was noticed, what was decided about it, what was done, and whether it helped; newest first."""
-    return read("/policies/decisions", model=model, limit=limit, cursor=cursor)
+    return write("POST", path("jobs", job_id, "cancel"), body(reason=reason), key=key)
 
 
 def outcomes(reported: Sequence[OutcomeSpec], *, key: str | None = None) -> Call[OutcomesAccepted]:
     """Report what really happened, by prediction or by customer."""
-    body = [outcome.model_dump(mode="json", exclude_none=True) for outcome in reported]
-    return write("POST", "/outcomes", body, key=key)
+    items = [outcome.model_dump(mode="json", exclude_none=True) for outcome in reported]
+    return write("POST", "/outcomes", items, key=key)
 
 
 def erase(unit_id: str, *, reason: str, key: str | None = None) -> Call[JobView]:
     """Forget a unit: what names or describes it in the log and the archive. The job's `result` counts what it was."""
-    return write("POST", "/erasures", _body(unit_id=unit_id, reason=reason), key=key)
-
-
-def keys(*, limit: int = 200, cursor: str | None = None) -> Call[Page[KeyView]]:
-    """API keys, never their secrets."""
-    return read("/keys", limit=limit, cursor=cursor)
-
-
-def create_key(
-    person: str,
-    role: str,
-    *,
-    reason: str,
-    models: Sequence[str] = ("*",),
-    scopes: Sequence[str] = (),
-    expires_in_s: int | None = None,
-    rate_limit_rps: float | None = None,
-    automated: bool | None = None,
-    key: str | None = None,
-) -> Call[KeyCreated]:
-    """A new key for a person (or a product service) in a role. Its `secret` is shown this once.
-
-    `automated`: it is for a program, which approval tiers bind and which never approves anything.
-    `rate_limit_rps`: predictions a second that it may ask for, of all models and routers together.
-    """
-    spec = _body(
-        person=person,
-        role=role,
-        models=list(models),
-        scopes=list(scopes),
-        expires_in_s=expires_in_s,
-        rate_limit_rps=rate_limit_rps,
-        automated=automated,
-        reason=reason,
-    )
-    return write("POST", "/keys", spec, key=key)
-
-
-def revoke_key(key_id: UUID | str, *, reason: str, key: str | None = None) -> Call[KeyView]:
-    return write("POST", path("keys", key_id, "revoke"), _body(reason=reason), key=key)
-
-
-def rotate_key(key_id: UUID | str, *, reason: str, key: str | None = None) -> Call[KeyCreated]:
-    """A new key in place of an old one."""
-    return write("POST", path("keys", key_id, "rotate"), _body(reason=reason), key=key)
-
-
-def principals(*, limit: int = 200, cursor: str | None = None) -> Call[Page[PrincipalView]]:
-    """Persons and product services with their roles."""
-    return read("/principals", limit=limit, cursor=cursor)
-
-
-def audit(
-    *,
-    object: str | None = None,
-    action: str | None = None,
-    actor: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    limit: int = 50,
-    cursor: str | None = None,
-) -> Call[Page[AuditView]]:
-    """Links of the audit chain, newest first. `object` is kind:name, such as model:fraud."""
-    return read(
-        "/audit", object=object, action=action, actor=actor, since=since, until=until, limit=limit, cursor=cursor
-    )
-
-
-def verify_audit() -> Call[AuditVerification]:
-    """Walk the whole chain: hashes, columns, signed checkpoints. `ok` is False where anything is wrong."""
-    return read("/audit/verify")
-
-
-def export_audit() -> Call[bytes]:
-    """The whole audit as JSON lines, piece by piece, to be verified anywhere with `domain.audit_export.verify`."""
-    return read("/audit/export")
-
-
-def _decide(approval_id: UUID | str, verb: str, etag: str, reason: str, key: str | None) -> Call[ApprovalView]:
-    return write("POST", path("approvals", approval_id, verb), _body(reason=reason), key=key, match=etag)
+    return write("POST", "/erasures", body(unit_id=unit_id, reason=reason), key=key)
 
 
 def _steer(rollout_id: UUID | str, verb: str, reason: str, key: str | None) -> Call[Any]:
-    return write("POST", path("rollouts", rollout_id, verb), _body(reason=reason), key=key)
+    return write("POST", path("rollouts", rollout_id, verb), body(reason=reason), key=key)
 
 
 def _plan(
@@ -418,12 +254,7 @@ def _plan(
     failure_limit: int | None,
 ) -> dict[str, object]:
     ramp = None if steps is None else [{"weight": weight, "hold_s": hold_s} for weight, hold_s in steps]
-    return _body(
+    return body(
         version=version, strategy=strategy, steps=ramp, bake_s=bake_s, analysis=analysis, by_hand=by_hand,
         failure_limit=failure_limit,
     )  # fmt: skip
-
-
-def _body(**given: object) -> dict[str, object]:
-    """The JSON-ready body; what is None is left to the server."""
-    return {name: value for name, value in given.items() if value is not None}

@@ -293,3 +293,8 @@ def _last(state: RetryCallState) -> httpx.Response:
     """Out of attempts: the last answer, or the last exception raised anew."""
     assert state.outcome is not None
     return state.outcome.result()  # type: ignore[no-any-return]
+
+
+def body(**given: object) -> dict[str, object]:
+    """The JSON-ready body; what is None is left to the server."""
+    return {name: value for name, value in given.items() if value is not None}

@@ -6,10 +6,11 @@ set -eu
 [ -f /run/secrets/pip ] && export PIP_CONFIG_FILE=/run/secrets/pip
 file=$1
 if [ $# -gt 1 ]; then
-    awk -v wanted="$2==" 'index($0, wanted) == 1 {on = 1} on {print} on && !/\\$/ {exit}' "$1" > /tmp/one.txt
-    file=/tmp/one.txt
+    file=$(mktemp)
+    awk -v wanted="$2==" 'index($0, wanted) == 1 {on = 1} on {print} on && !/\\$/ {exit}' "$1" > "$file"
 fi
 /opt/venv/bin/python3 -m pip install --quiet --no-cache-dir --disable-pip-version-check --no-compile \
     --require-hashes --only-binary :all: --requirement "$file"
-rm -rf /tmp/one.txt /root/.cache
+[ "$file" = "$1" ] || rm "$file"
+rm -rf ~/.cache
 find /opt/venv -type d \( -name tests -o -name test -o -name __pycache__ \) -prune -exec rm -rf {} +

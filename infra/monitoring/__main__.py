@@ -9,15 +9,15 @@ from typing import Final
 
 import yaml
 
-from infra.monitoring import boards_models, boards_platform, grafana, slo
+from infra.monitoring import boards_lifecycle, boards_models, boards_platform, grafana, slo
 
 INFRA: Final = Path(__file__).resolve().parents[1]
 BOARDS: Final = (
     boards_models.PERFORMANCE,
     boards_models.ROLLOUTS,
     boards_models.DRIFT,
-    boards_platform.TRAINING,
-    boards_platform.DEPLOYMENTS,
+    boards_lifecycle.TRAINING,
+    boards_lifecycle.DEPLOYMENTS,
     boards_platform.DATA_PLANE,
     boards_platform.PLATFORM,
 )

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from infra.monitoring.grafana import Dashboard, Panel, Query, Row
+from infra.monitoring.grafana import Dashboard, Panel, Query, Row, rate
 
 _ASKED: Final = 'model_predictions_total{model_name=~"$model"}'
 _MINE: Final = '{model_name=~"$model"}'
@@ -10,10 +10,6 @@ _MINE: Final = '{model_name=~"$model"}'
 
 def _quantile(q: float, metric: str, by: str = "model_name") -> str:
     return f"histogram_quantile({q}, sum by (le, {by}) (rate({metric}_bucket{_MINE}[$__rate_interval])))"
-
-
-def _rate(by: str, metric: str) -> str:
-    return f"sum by ({by}) (rate({metric}[$__rate_interval]))"
 
 
 PERFORMANCE: Final = Dashboard(
@@ -24,7 +20,7 @@ PERFORMANCE: Final = Dashboard(
         Row(
             "Now",
             (
-                Panel("Predictions a second", [Query(_rate("model_name", _ASKED))], "reqps", 6, kind="stat"),
+                Panel("Predictions a second", [Query(rate("model_name", _ASKED))], "reqps", 6, kind="stat"),
                 Panel(
                     "Availability, 30 days",
                     [Query(f"model_availability{_MINE}")],
@@ -57,14 +53,14 @@ PERFORMANCE: Final = Dashboard(
             (
                 Panel(
                     "Predictions by how they ended",
-                    [Query(_rate("model_name, status", _ASKED), "{{model_name}} {{status}}")],
+                    [Query(rate("model_name, status", _ASKED), "{{model_name}} {{status}}")],
                     "reqps",
                     12,
                     stacked=True,
                 ),
                 Panel(
                     "Predictions by version",
-                    [Query(_rate("model_name, version, variant", _ASKED), "{{model_name}} {{version}} {{variant}}")],
+                    [Query(rate("model_name, version, variant", _ASKED), "{{model_name}} {{version}} {{variant}}")],
                     "reqps",
                     12,
                     stacked=True,
@@ -156,7 +152,7 @@ PERFORMANCE: Final = Dashboard(
                     "Inputs outside what was declared",
                     [
                         Query(
-                            _rate("model_name, feature, kind", f"model_input_warnings_total{_MINE}"),
+                            rate("model_name, feature, kind", f"model_input_warnings_total{_MINE}"),
                             "{{model_name}} {{feature}} {{kind}}",
                         )
                     ],
@@ -246,7 +242,7 @@ ROLLOUTS: Final = Dashboard(
             (
                 Panel(
                     "Predictions by variant",
-                    [Query(_rate("model_name, variant", _ASKED), "{{model_name}} {{variant}}")],
+                    [Query(rate("model_name, variant", _ASKED), "{{model_name}} {{variant}}")],
                     "reqps",
                     8,
                     stacked=True,
@@ -256,7 +252,7 @@ ROLLOUTS: Final = Dashboard(
                     [
                         Query(
                             'sum by (model_name, variant) (rate(model_predictions_total{status!~"ok|invalid",'
-                            f"{_MINE[1:]}[$__rate_interval])) or 0 * " + _rate("model_name, variant", _ASKED),
+                            f"{_MINE[1:]}[$__rate_interval])) or 0 * " + rate("model_name, variant", _ASKED),
                             "{{model_name}} {{variant}}",
                         )
                     ],
@@ -265,7 +261,7 @@ ROLLOUTS: Final = Dashboard(
                 ),
                 Panel(
                     "Answered by stable instead",
-                    [Query(_rate("model_name, reason", f"model_fallbacks_total{_MINE}"), "{{model_name}} {{reason}}")],
+                    [Query(rate("model_name, reason", f"model_fallbacks_total{_MINE}"), "{{model_name}} {{reason}}")],
                     "reqps",
                     8,
                 ),
@@ -336,7 +332,7 @@ DRIFT: Final = Dashboard(
                 ),
                 Panel(
                     "Predictions the scores stand on",
-                    [Query(_rate("model_name", _ASKED))],
+                    [Query(rate("model_name", _ASKED))],
                     "reqps",
                     12,
                 ),

@@ -60,6 +60,11 @@ class Dashboard:
     tags: Sequence[str] = field(default=("mlcp",))
 
 
+def rate(by: str, metric: str) -> str:
+    """PromQL: how fast a counter grows, a second, by these labels."""
+    return f"sum by ({by}) (rate({metric}[$__rate_interval]))"
+
+
 def document(board: Dashboard) -> dict[str, Any]:
     """The dashboard as Grafana imports it. ValueError for a row that does not fill its 24 columns."""
     panels: list[dict[str, Any]] = []

@@ -13,7 +13,7 @@ import pytest
 
 from control_plane import errors
 from control_plane.domain.rollouts import Phase
-from control_plane.sdk import AsyncControlPlane, ControlPlane, Patience, admin, binding, predictions, problems
+from control_plane.sdk import AsyncControlPlane, ControlPlane, Patience, admin, binding, governed, predictions, problems
 from control_plane.sdk.answers import Page, RolloutView
 from control_plane.sdk.transport import path, retry_after
 from tests.support import views
@@ -265,7 +265,7 @@ async def test_the_asynchronous_client_sends_again_and_waits_like_the_other(serv
     assert len({asked.headers["idempotency-key"] for asked in server.asked if asked.method == "POST"}) == 1
 
 
-@pytest.mark.parametrize("module", [admin, predictions], ids=["admin", "predictions"])
+@pytest.mark.parametrize("module", [admin, governed, predictions], ids=["admin", "governed", "predictions"])
 def test_every_call_declares_an_answer_that_can_be_parsed(module: ModuleType) -> None:
     for name, build in inspect.getmembers(module, inspect.isfunction):
         if build.__module__ == module.__name__ and not name.startswith("_"):
@@ -275,8 +275,9 @@ def test_every_call_declares_an_answer_that_can_be_parsed(module: ModuleType) ->
 def test_both_clients_hold_every_call_under_its_own_name_and_signature() -> None:
     calls = {
         name: build
-        for name, build in inspect.getmembers(admin, inspect.isfunction)
-        if build.__module__ == admin.__name__ and not name.startswith("_")
+        for module in (admin, governed)
+        for name, build in inspect.getmembers(module, inspect.isfunction)
+        if build.__module__ == module.__name__ and not name.startswith("_")
     }
     assert len(calls) > 25
     for client in (ControlPlane, AsyncControlPlane):
