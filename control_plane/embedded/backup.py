@@ -19,7 +19,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,11 +31,20 @@ from pyarrow import fs
 from sqlalchemy import URL, create_engine, inspect, make_url, text
 
 from control_plane.adapters import objects as buckets
-from control_plane.embedded import binaries, config, layout, postgres
+from control_plane.embedded import binaries, config, layout, lock, postgres
 from control_plane.embedded.config import CannotStart
 
 _MANIFEST = "manifest.json"
 _MAIN = "control-plane"
+_ANEW = """
+SET client_min_messages = warning;
+DO $$ DECLARE name text; BEGIN
+  FOR name IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+  LOOP EXECUTE format('DROP SCHEMA %I CASCADE', name); END LOOP;
+END $$;
+CREATE SCHEMA public;
+GRANT USAGE ON SCHEMA public TO PUBLIC;
+"""  # as a database is when it is made
 
 
 class CannotDo(Exception):
@@ -44,6 +55,7 @@ class CannotDo(Exception):
 class Places:
     databases: Mapping[str, URL]
     objects: Mapping[str, str]  # name -> URL of a folder
+    home: Path | None = None  # of the embedded stack, where these are its own
 
 
 def places(environ: Mapping[str, str]) -> Places:
@@ -60,7 +72,28 @@ def places(environ: Mapping[str, str]) -> Places:
     found = layout.of(home)
     server = postgres.locate(home, found.postgres_sockets, wanted_user=settings.postgres_user)
     databases = {_MAIN: make_url(server.dsn("psycopg", "mlcp")), "mlflow": make_url(server.dsn("psycopg", "mlflow"))}
-    return Places(databases, {**objects, "artifacts": (home / "mlflow" / "artifacts").as_uri()})
+    return Places(databases, {**objects, "artifacts": (home / "mlflow" / "artifacts").as_uri()}, home)
+
+
+@contextmanager
+def reachable(there: Places, environ: Mapping[str, str], *, alone: bool) -> Generator[None]:
+    """Its databases answer. Of an embedded stack that is down, Postgres runs for the time of the block.
+
+    `alone`: nobody else may be at work. Raises CannotDo where a running stack is.
+    """
+    if there.home is None:
+        yield
+        return
+    found = layout.of(there.home)
+    with lock.take(found) as holder:
+        if holder is not None:
+            if alone:
+                raise CannotDo(f"the stack of {there.home} runs (pid {holder}): mlcp down first")
+            yield
+            return
+        user = config.read(environ).postgres_user
+        with postgres.running(postgres.locate(there.home, found.postgres_sockets, wanted_user=user)):
+            yield
 
 
 def _dsn(environ: Mapping[str, str]) -> str | None:
@@ -97,15 +130,24 @@ def restore(folder: Path, there: Places, *, replace: bool) -> dict[str, Any]:
         if not replace and _tables(there.databases[name]):
             raise CannotDo(f"the database of {name} has tables already: --replace restores over them")
     for name in made["databases"]:
-        options = ["--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges"]
-        options += ["--clean", "--if-exists"] if replace else []
-        url = there.databases[name]
-        _run("pg_restore", [*options, f"--dbname={url.database}", str(folder / f"{name}.dump")], url)
+        _put_back(folder / f"{name}.dump", there.databases[name])
     epoch = _raise_epoch(there.databases[_MAIN])
     for name in made["objects"]:
         if name in there.objects:
             _copy((folder / name).as_uri(), there.objects[name])
     return {**made, "epoch": epoch}
+
+
+def _put_back(dump: Path, url: URL) -> None:
+    """All of the database is what `dump` holds, or nothing has changed: one transaction.
+
+    pg_restore's own --clean cannot drop partitions that are newer than the dump, or any at all.
+    """
+    with tempfile.TemporaryDirectory(prefix="mlcp-restore-") as temporary:  # ours alone: it holds personal data
+        script = Path(temporary) / "dump.sql"
+        _run("pg_restore", ["--no-owner", "--no-privileges", f"--file={script}", str(dump)], url)
+        options = ["-X", "-q", "--single-transaction", "-v", "ON_ERROR_STOP=1", "-o", os.devnull]
+        _run("psql", [*options, "-c", _ANEW, "-f", str(script)], url)
 
 
 def _checked(folder: Path) -> dict[str, Any]:
@@ -186,7 +228,8 @@ def main() -> int:
     given = parser.parse_args()
     try:
         there, folder = places(os.environ), given.folder.absolute()
-        done = save(folder, there) if given.what == "save" else restore(folder, there, replace=given.replace)
+        with reachable(there, os.environ, alone=given.what == "restore"):
+            done = save(folder, there) if given.what == "save" else restore(folder, there, replace=given.replace)
     except (CannotDo, CannotStart, OSError) as exc:
         said = {"type": "invalid-input", "title": "Input cannot be used", "status": 422, "detail": str(exc)}
         sys.stdout.write(json.dumps(said) + "\n")

@@ -3,6 +3,7 @@
 Functions that wait for programs block; the supervisor calls them before anything else runs, or in a thread.
 """
 
+import contextlib
 import logging
 import os
 import pwd
@@ -10,7 +11,8 @@ import shutil
 import signal
 import stat
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,6 +133,36 @@ def ensure_databases(server: Postgres) -> None:
     made += [f"grant connect, temporary on database mlcp to {APP}", f"alter database mlflow owner to {REGISTRY}"]
     _sql(server, "; ".join(made))
     _sql(server, _GIVE_TO.format(role=REGISTRY), database="mlflow")
+
+
+@contextlib.contextmanager
+def running(server: Postgres, *, within_s: float = 60.0) -> Generator[None]:
+    """The server alone, for the time of the block. The caller holds the lock of this MLCP_HOME.
+
+    Raises:
+        CannotStart: it does not accept connections in time.
+    """
+    prepare(server)
+    account = server.account
+    child = subprocess.Popen(  # noqa: S603  (our own program)
+        server.argv,
+        user=account.uid if account else None,
+        group=account.gid if account else None,
+        extra_groups=[] if account else None,
+        cwd="/",
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        end = time.monotonic() + within_s
+        while _run(server, "pg_isready", ["-q", "-h", str(server.sockets)]).returncode:
+            if child.poll() is not None or time.monotonic() > end:
+                raise CannotStart(f"Postgres does not start on {server.data}: mlcp up says why")
+            time.sleep(0.1)
+        yield
+    finally:
+        child.send_signal(STOP_SIGNAL)
+        child.wait()
 
 
 def stop_leftover(data: Path) -> None:

@@ -13,6 +13,7 @@ from tests.support.s3 import S3
 
 pytestmark = pytest.mark.integration
 HOUR = datetime(2026, 3, 4, 15, tzinfo=UTC)
+PARTITION = "CREATE TABLE predictions_{name} PARTITION OF predictions FOR VALUES FROM ('{begin}') TO ('{end}')"
 
 
 def ask(dsn: str, sql: str) -> object:
@@ -35,6 +36,8 @@ def test_what_was_saved_comes_back_and_routers_believe_it(
     archive = Archive(s3.url("log"))
     row = {"prediction_id": "1", "model": "fraud", "status": "ok", "received_at": HOUR}
     archive.publish(archive.write("fraud", HOUR, [[row]], changed=1))
+    ask(dsn, "CREATE SCHEMA queue CREATE TABLE jobs (id int)")
+    ask(dsn, PARTITION.format(name="20260304", begin="2026-03-04", end="2026-03-05"))
     saved = backup.save(tmp_path / "b", Places({"control-plane": make_url(dsn)}, {"archive": s3.url("log")}))
     assert saved["objects"]["archive"]["files"] == 2
 
@@ -48,8 +51,13 @@ def test_what_was_saved_comes_back_and_routers_believe_it(
     with pytest.raises(CannotDo, match="has tables already"):
         backup.restore(tmp_path / "b", there, replace=False)
     ask(empty_database, "DELETE FROM ingest_watermark")
+    ask(
+        empty_database, PARTITION.format(name="20260305", begin="2026-03-05", end="2026-03-06")
+    )  # newer than the backup
     backup.restore(tmp_path / "b", there, replace=True)
     assert ask(empty_database, "SELECT count(*) FROM ingest_watermark") == 1
+    days = "SELECT string_agg(inhrelid::regclass::text, ' ') FROM pg_inherits WHERE inhparent = 'predictions'::regclass"
+    assert ask(empty_database, days) == "predictions_20260304"
 
 
 def test_a_backup_that_is_not_whole_is_refused_before_anything_is_written(
