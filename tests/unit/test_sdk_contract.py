@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from control_plane.api.app import create_app
 from control_plane.contracts.outcomes import OutcomeSpec
-from control_plane.sdk import admin
+from control_plane.sdk import admin, governed
 from control_plane.sdk.transport import Call
 from control_plane.settings import ApiSettings
 
@@ -41,10 +41,16 @@ def openapi() -> dict[str, Any]:
     return create_app(ApiSettings(postgres_dsn=SecretStr("postgresql+asyncpg://nobody@/none"))).openapi()
 
 
+def builders() -> Iterator[tuple[str, Callable[..., Call[Any]]]]:
+    for module in (admin, governed):
+        for name, build in inspect.getmembers(module, inspect.isfunction):
+            if build.__module__ == module.__name__ and not name.startswith("_"):
+                yield name, build
+
+
 def calls() -> Iterator[tuple[str, Call[Any]]]:
-    for name, build in inspect.getmembers(admin, inspect.isfunction):
-        if build.__module__ == admin.__name__ and not name.startswith("_"):
-            yield name, build(**_arguments(build))
+    for name, build in builders():
+        yield name, build(**_arguments(build))
 
 
 def _arguments(build: Callable[..., Any]) -> dict[str, Any]:
@@ -77,8 +83,8 @@ def test_a_call_is_a_route_with_these_parameters(name: str, call: Call[Any], ope
 
 
 def test_every_parameter_of_a_call_is_known_to_its_route(openapi: dict[str, Any]) -> None:
-    for name, build in inspect.getmembers(admin, inspect.isfunction):
-        if build.__module__ == admin.__name__ and not name.startswith("_") and "cursor" in build.__annotations__:
+    for name, build in builders():
+        if "cursor" in build.__annotations__:
             call = build(**_arguments(build), limit=7, cursor="c")
             _, route = route_of(call, openapi)
             assert {"limit", "cursor"} <= {parameter["name"] for parameter in route["parameters"]}, name
