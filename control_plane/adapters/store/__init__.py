@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -45,6 +46,10 @@ def sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
+# How asyncpg words a connection that was cut between a statement's messages: its own state machine is out of step.
+_OUT_OF_STEP = AsyncAdapt_asyncpg_dbapi.InternalClientError
+
+
 @asynccontextmanager
 async def transaction(maker: async_sessionmaker[AsyncSession]) -> AsyncGenerator[AsyncSession]:
     """One transaction: committed at the end, rolled back on any exception.
@@ -68,7 +73,8 @@ def _translated(exc: DBAPIError | PoolTimeout | OSError) -> ControlPlaneError | 
     if not isinstance(exc, DBAPIError):
         return StoreUnavailable("Postgres does not answer.")
     state = str(getattr(exc.orig, "sqlstate", None) or "")
-    if exc.connection_invalidated or state[:2] in {"08", "57", "53"}:  # connection, shutdown, out of resources
+    cut = exc.connection_invalidated or isinstance(exc.orig, _OUT_OF_STEP)
+    if cut or state[:2] in {"08", "57", "53"}:  # connection, shutdown, out of resources
         return StoreUnavailable("Postgres does not answer.")
     if state in {"40001", "40P01", "55P03"}:  # serialization failure, deadlock, lock timeout
         return StaleRevision("Another change came first; try again.")

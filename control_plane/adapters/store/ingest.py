@@ -284,5 +284,5 @@ def translated() -> Generator[None]:
         OverflowError,
     ) as exc:
         raise Unstorable(str(exc)) from exc
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError, OSError) as exc:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, DBAPIError, OSError) as exc:
         raise StoreUnavailable(f"Postgres does not answer: {exc}") from exc
