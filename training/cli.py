@@ -64,6 +64,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     simulate = commands.add_parser("simulate", parents=[shared], help="rows with a known truth")
     simulate.add_argument("--rows", type=int, help="default: training.rows of model.yaml")
     simulate.add_argument("--scenario", choices=SCENARIOS, default="stable")
+    simulate.add_argument("--data", type=Path, help="raw rows of a file instead, with --ndjson")
     simulate.add_argument("--out", type=Path, help="Parquet or CSV to write; default: JSON lines on stdout")
     simulate.add_argument(
         "--ndjson", action="store_true", help="predict bodies with their labels, one JSON object a line"
@@ -115,8 +116,10 @@ def _simulate(arguments: argparse.Namespace) -> None:
     wanted = arguments.rows if arguments.rows is not None else source.config.training.rows
     if not 0 < wanted <= 10_000_000:
         raise InvalidData(f"--rows: {wanted} is not within 1..10,000,000.")
+    if arguments.data is not None and (not arguments.ndjson or arguments.scenario != "stable"):
+        raise InvalidData("--data: the rows of a file are sent as they are: with --ndjson, and without --scenario.")
     if arguments.ndjson:
-        lines = rows.bodies(source, wanted, seed=arguments.seed, scenario=arguments.scenario)
+        lines = rows.bodies(source, wanted, seed=arguments.seed, scenario=arguments.scenario, file=arguments.data)
         with arguments.out.open("w", encoding="utf-8") if arguments.out else sys.stdout as out:
             for line in lines:
                 out.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""`mlcp simulate`: made-up customers send live traffic, and later tell what really happened."""
+"""`mlcp simulate`: made-up customers, or the rows of a file, send live traffic, and later tell what really happened."""
 
 import math
 import secrets
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -77,14 +78,20 @@ def simulate(
     duration: Annotated[float, typer.Option("--duration", help="Seconds.", min=0.1, max=86_400)] = 30.0,
     scenario: Annotated[str, typer.Option("--scenario", help="stable, drifted, better or worse.")] = "stable",
     outcomes: Annotated[bool, typer.Option("--outcomes", help="Also report what really happened.")] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", help="Send the rows of this Parquet or CSV file instead, in their order, with their labels."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of everything random; left out: never the same.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Send made-up customers of MODEL as live traffic. Exits with 1 if a request failed."""
+    """Send made-up customers of MODEL, or a file's, as live traffic. Exits with 1 if a request failed."""
     import asyncio
 
     chosen = secrets.randbelow(2**31) if seed is None else seed
-    rows = list(_rows(model, math.ceil(rate * duration), scenario, chosen))
+    rows = list(_rows(model, math.ceil(rate * duration), scenario, chosen, data))
     if not rows:
         raise InvalidInput(f"The simulation of {model} made no rows.")
     tally = asyncio.run(_send_all(model, rows, rate, outcomes=outcomes, quiet=as_json))
@@ -93,10 +100,11 @@ def simulate(
         raise typer.Exit(1)
 
 
-def _rows(model: str, count: int, scenario: str, seed: int) -> Iterator[dict[str, Any]]:
+def _rows(model: str, count: int, scenario: str, seed: int, file: Path | None) -> Iterator[dict[str, Any]]:
     from control_plane.sdk import subprocesses
 
     options = ["--rows", str(count), "--scenario", scenario, "--seed", str(seed), "--ndjson", "--json"]
+    options += ["--data", str(file)] if file else []
     yield from subprocesses.events("training", "training", "simulate", model, *options)
 
 

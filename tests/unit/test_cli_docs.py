@@ -71,7 +71,7 @@ def test_commands_and_options_named_in_a_sentence_exist(page: Path) -> None:
 
 def test_advice_to_train_instead_of_simulating_names_an_option_there_is() -> None:
     source = models.find("churn", models.folders({}))
-    with pytest.raises(InvalidConfig, match="train it with --data FILE"):
+    with pytest.raises(InvalidConfig, match="give rows with --data FILE"):
         replace(source, simulate_file=None).simulate()
     options = {name for option in dict(_commands())["train"].params for name in option.opts}
     assert "--data" in options

@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from control_plane.errors import InvalidData
 from training.common import data, evaluation, models, rows
 
 MODELS = ("churn", "fraud", "categorization")
@@ -78,3 +81,24 @@ def test_never_features_hold_the_truth_back() -> None:
         config = source(model).config
         assert "truth" in config.never_features
         assert not set(config.never_features) & set(config.features)
+
+
+def test_the_rows_of_a_file_are_sent_in_its_order_from_its_start_again_with_its_labels(tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    raw = simulated("churn", 5, seed=4)
+    raw.to_parquet(file)
+    made = list(rows.bodies(source("churn"), 12, seed=3, scenario="stable", file=file))
+    config = source("churn").config
+    assert config.target is not None
+    assert [body["unit_id"] for body in made] == [str(raw[config.unit].iloc[i % 5]) for i in range(12)]
+    assert [body["label"] for body in made] == [bool(raw[config.target.column].iloc[i % 5]) for i in range(12)]
+    assert made[0]["features"] == made[5]["features"] != made[1]["features"]
+
+
+def test_a_file_without_a_label_is_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    config = source("churn").config
+    assert config.target is not None
+    simulated("churn", 5).drop(columns=config.target.column).to_parquet(file)
+    with pytest.raises(InvalidData, match=config.target.column):
+        next(rows.bodies(source("churn"), 1, seed=3, scenario="stable", file=file))

@@ -47,7 +47,7 @@ class Source:
 
     def simulate(self) -> Simulate:
         if self.simulate_file is None:
-            raise InvalidConfig(f"{self.config.name} has no simulate.py: train it with --data FILE, or write one.")
+            raise InvalidConfig(f"{self.config.name} has no simulate.py: give rows with --data FILE, or write one.")
         function: Simulate = _function(_load(self.simulate_file), "simulate")
         return function
 

@@ -31,14 +31,28 @@ def simulated(source: Source, rows: int, *, seed: int, scenario: str) -> pd.Data
     return source.simulate()(rows, np.random.default_rng(seed), scenario=scenario)
 
 
-def bodies(source: Source, rows: int, *, seed: int, scenario: str) -> Iterator[dict[str, Any]]:
+def bodies(
+    source: Source, rows: int, *, seed: int, scenario: str, file: Path | None = None
+) -> Iterator[dict[str, Any]]:
     """{"unit_id", "event_time", "features", "label"} each: a predict body, and what will turn out to be true.
 
-    Histories are warm: as many rows as a training has are simulated, the newest `rows` of them returned.
+    Histories are warm: as many rows as a training has are simulated, the newest `rows` of them returned. With `file`
+    they are its raw rows in its order, from its start again where it has fewer.
     """
     config = source.config
-    raw = simulated(source, max(rows, config.training.rows), seed=seed, scenario=scenario)
-    frame = _made(source, raw).iloc[-rows:]
+    if file is None:
+        raw = simulated(source, max(rows, config.training.rows), seed=seed, scenario=scenario)
+        frame = _made(source, raw).iloc[-rows:]
+    else:
+        made = _made(source, data.read(file, config))
+        lacking = [
+            name for name in (config.unit, labels.target_of(config).column, *config.features) if name not in made
+        ]
+        if missing := [name for name in lacking if name]:
+            raise InvalidData(f"{file}: no column for {', '.join(missing)}.")
+        if made.empty:
+            raise InvalidData(f"{file} has no rows.")
+        frame = made.iloc[np.arange(rows) % len(made)]
     arrays = data.columns(frame, config.features)
     lists = [_plain(values, feature.type) for values, feature in zip(arrays, config.features.values(), strict=True)]
     target = labels.target_of(config)
