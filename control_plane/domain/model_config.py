@@ -207,6 +207,7 @@ class Training(_Declared):
     slower_model_margin: float = 0.01  # in the metric's unit: what a slower kind must gain to win
     half_life_days: float | None = None  # a training row of this age weighs half a new one; None: all weigh the same
     unique: tuple[str, ...] = ()  # columns that together identify a row; duplicates are refused
+    groups: tuple[str, ...] = ()  # columns, features or not, by whose values the hold-out is judged in parts, too
 
 
 @dataclass(frozen=True, slots=True)

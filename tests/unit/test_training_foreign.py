@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, multiprocess
 from control_plane.errors import InvalidConfig, InvalidData, NotFound
 from model_servers import native
 from training import cli
-from training.common import card, data, evidence, models, pipeline, profile, validation
+from training.common import card, data, evaluation, evidence, groups, models, pipeline, profile, validation
 from training.common.progress import silent
 from training.common.validation import Finding
 
@@ -34,7 +34,7 @@ target: {column: default, positive: "yes"}
 label: {delay_s: 864000}
 metric: {name: roc_auc}
 costs: {false_positive: 10, false_negative: 100}
-training: {candidates: [logistic, xgboost]}
+training: {candidates: [logistic, xgboost], groups: [purpose, income, region]}
 """
 PRICES = """
 name: prices
@@ -260,3 +260,32 @@ def test_the_reference_profile_is_one_drift_can_read() -> None:
     assert read.rows == 300
     assert set(read.features) == set(source.config.features)
     assert read.prediction == read.label
+
+
+def test_the_holdout_is_judged_by_group_too_and_a_column_the_rows_lack_is_a_limit(tmp_path: Path) -> None:
+    frame = loans()
+    frame.loc[:3, "purpose"] = "yacht"
+    source, file = declared(tmp_path, LOANS, frame)
+    prepared = pipeline.prepare(source, data.read(file, source.config), now=datetime.now(UTC))
+    trained = pipeline.train(source, prepared, tmp_path / "work", semver="1.0.0", seed=1, cpus=1, say=silent)
+    found = groups.judged(source.config, trained, prepared, seed=1)
+    holdout = prepared.frame.iloc[prepared.parts.holdout]
+    for column in ("purpose", "income"):
+        assert sum(group.rows for group in found if group.column == column) == len(holdout)
+    assert {group.column for group in found} == {"purpose", "income"}
+    incomes = [group for group in found if group.column == "income"]
+    assert {group.value.split()[0] for group in incomes} <= {"up", "over", "(none)"}
+    largest = next(group for group in found if group.column == "purpose")
+    rows = (holdout["purpose"] == largest.value).to_numpy()
+    assert largest.rows == rows.sum()
+    assert largest.interval is not None
+    assert largest.interval.value == pytest.approx(evaluation.roc_auc(trained.label[rows], trained.prediction[rows]))
+    assert largest.interval.low < largest.interval.value < largest.interval.high
+    assert largest.flagged == pytest.approx((trained.prediction[rows] >= trained.manifest.threshold).mean())
+    assert [group.interval for group in found if group.value == "yacht"] in ([], [None])
+
+    known_as = data.fingerprint(prepared.frame, source.config, sha256="ab" * 32, source="rows.csv")
+    told = evidence.document(source.config, trained, prepared, known_as, None, seed=1, importances={})
+    text = card.markdown(source.config, trained, prepared, known_as, told, {})
+    assert f"| purpose: {largest.value} | {largest.rows:,} |" in text
+    assert "Nothing is known by group of region" in text

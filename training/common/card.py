@@ -1,9 +1,9 @@
 """The model card: what a version is, what it was made of and how far to trust it, for a reader without MLflow."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from control_plane.domain.model_config import ModelConfig
+from control_plane.domain.model_config import ModelConfig, Problem
 from training.common import validation
 from training.common.data import Fingerprint
 from training.common.pipeline import Prepared, Trained
@@ -71,6 +71,7 @@ def markdown(
         "|---|---|",
         *(f"| {name} | {value:,.4f} |" for name, value in trained.metrics.items()),
         "",
+        *_by_group(config, evidence["groups"]),
         "## What moves the score",
         "",
         *(f"{i}. {name}: {value:.3f}" for i, (name, value) in enumerate(_largest(importances), 1)),
@@ -95,6 +96,28 @@ def markdown(
     return "\n".join(lines)
 
 
+def _by_group(config: ModelConfig, groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    assert config.metric is not None
+    if not groups:
+        return []
+    binary = config.problem is Problem.BINARY
+    shares = " decided positive | really positive |" if binary else ""
+    lines = [
+        "## By group",
+        "",
+        f"| group | hold-out rows | {config.metric.name} |{shares}",
+        "|---|---|---|" + "---|---|" * binary,
+    ]
+    for group in groups:
+        value = "too few rows of each class"
+        if group["value"] is not None:
+            value = f"{group['value']:.4f} ({group['low']:.4f} to {group['high']:.4f})"
+        tail = f" {group['flagged_share']:.1%} | {group['positive_share']:.1%} |" if binary else ""
+        lines.append(f"| {group['column']}: {group['group']} | {group['rows']:,} | {value} |{tail}")
+    note = "Intervals of 95 %, each for itself: with many groups some differ by chance alone."
+    return [*lines, "", note, ""]
+
+
 def _yes_no(value: bool) -> str:
     return "yes" if value else "no"
 
@@ -107,6 +130,8 @@ def _limits(config: ModelConfig, trained: Trained, prepared: Prepared) -> list[s
     found = ["Judged on one hold-out; the interval covers sampling, not a world that changes."]
     if prepared.leakage != validation.LEAKAGE_CHECKED:
         found.append(f"Leakage: {prepared.leakage}.")
+    if missing := [name for name in config.training.groups if name not in prepared.frame]:
+        found.append(f"Nothing is known by group of {', '.join(missing)}: these rows lack it.")
     if config.time is None:
         found.append("Rows have no time, so nothing is said about how fast the model ages.")
     if config.label.depends_on_decision:

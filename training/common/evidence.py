@@ -12,7 +12,7 @@ import numpy as np
 
 from control_plane.domain.model_config import Feature, FeatureType, ModelConfig
 from model_servers import native
-from training.common import profile
+from training.common import groups, profile
 from training.common.data import Fingerprint
 from training.common.identity import Holdout
 from training.common.models import Source
@@ -75,6 +75,7 @@ def document(
         },
         "candidates": [{"kind": tried.candidate.name, "metric": tried.value} for tried in trained.tried],
         "winner": trained.winner.candidate.name,
+        "groups": [_group(group) for group in groups.judged(config, trained, prepared, seed=seed)],
         "importances": {
             "statistic": "mean_absolute_contribution",
             "space": "margin",
@@ -86,6 +87,20 @@ def document(
     }
     cleaned: dict[str, Any] = _finite(found)
     return cleaned
+
+
+def _group(group: groups.Group) -> dict[str, Any]:
+    interval = group.interval
+    return {
+        "column": group.column,
+        "group": group.value,
+        "rows": group.rows,
+        "value": interval.value if interval else None,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "flagged_share": group.flagged,
+        "positive_share": group.positive,
+    }
 
 
 def spared(folder: Path, holdout: Holdout) -> bool:
