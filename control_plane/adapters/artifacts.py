@@ -7,11 +7,13 @@ they load.
 import asyncio
 import contextlib
 import hashlib
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from control_plane.adapters.registry import Registry
@@ -37,6 +39,7 @@ class ArtifactCache:
         folder = self._folder(digest)
         async with self._locks.setdefault(digest, asyncio.Lock()):
             if folder.is_dir() and await asyncio.to_thread(_digest_of, folder) == digest:
+                os.utime(folder)  # used: see prune
                 return folder
             async with self._fetched(model, version, native=native) as (tree, found):
                 if found != digest:
@@ -62,6 +65,20 @@ class ArtifactCache:
             with contextlib.suppress(OSError):
                 if time.time() - left.stat().st_mtime > _ABANDONED_S:
                     await asyncio.to_thread(shutil.rmtree, left)
+
+    async def prune(self, needed: frozenset[str], *, unused: timedelta) -> list[str]:
+        """Remove trees whose digest is not in `needed` and that nobody has asked for that long; their digests."""
+        gone: list[str] = []
+        for folder in sorted(self._root.glob("[0-9a-f]*")):
+            digest = f"sha256:{folder.name}"
+            if digest in needed:
+                continue
+            async with self._locks.setdefault(digest, asyncio.Lock()):
+                with contextlib.suppress(OSError):  # it is being used, or somebody else was faster
+                    if time.time() - folder.stat().st_mtime > unused.total_seconds():
+                        await asyncio.to_thread(shutil.rmtree, folder)
+                        gone.append(digest)
+        return gone
 
     def _folder(self, digest: str) -> Path:
         return self._root / digest.removeprefix("sha256:")

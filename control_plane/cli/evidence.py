@@ -85,20 +85,34 @@ def described(found: "RolloutView") -> "list[RenderableType]":
     """The story of the decisions, and the newest look's numbers."""
     if not found.analyses:
         return ["Decided    by evidence; no look yet"] if found.plan else []
-    lines: list[RenderableType] = [""]
+    lines: list[RenderableType] = [*_reached(found), ""]
     lines += [
         f"{moment(run.at)}  step {run.step + 1}: {run.verdict}, {run.decided}. {run.why}"
         for run in found.analyses
         if run.decided
     ]
     newest = found.analyses[-1]
-    lines.append(f"{moment(newest.at)}  step {newest.step + 1}: {newest.verdict}. {newest.why}")
-    if newest.exposed:
-        lines.append(f"Exposed    {newest.exposed} customers to the candidate")
+    if not newest.decided:
+        lines.append(f"{moment(newest.at)}  step {newest.step + 1}: {newest.verdict}. {newest.why}")
     if newest.srm is not None:
         lines.append(f"Arms       {newest.srm.why}")
-    lines += ["", _numbers(newest)]
-    return lines
+    measured = next((run for run in reversed(found.analyses) if run.measurements), None)  # a bake's looks have none
+    return [*lines, "", _numbers(measured)] if measured else lines
+
+
+def _reached(found: "RolloutView") -> list[str]:
+    if found.reach is None:
+        return []
+    seconds = found.reach.seconds
+    times = "" if seconds is None else f"; {_words(seconds)} from the first to the end"
+    return [f"Exposed    {found.reach.customers:,} customers to the candidate{times}"]
+
+
+def _words(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def _numbers(run: "AnalysisView") -> "RenderableType":
@@ -107,8 +121,8 @@ def _numbers(run: "AnalysisView") -> "RenderableType":
             m.metric,
             m.candidate.mean,
             m.baseline.mean,
-            f"{m.candidate.units}/{m.baseline.units}",
-            "" if m.effect is None else f"{m.effect:+.4g} [{m.low:+.3g}, {m.high:+.3g}]",
+            m.candidate.units + m.baseline.units,
+            "" if m.effect is None else f"{m.effect:+.3g} [{m.low:+.3g}, {m.high:+.3g}]",
             "undecided" if m.verdict == "inconclusive" else m.verdict,
         )
         for m in run.measurements

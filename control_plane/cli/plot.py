@@ -51,6 +51,7 @@ def svg(points: Sequence[Point], *, title: str, margin: float | None = None) -> 
         f'height="{_HEIGHT}" font-family="sans-serif" font-size="12">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
         f'<text x="{_LEFT}" y="24" font-size="15">{escape(title)}</text>',
+        f'<text x="{_WIDTH - _RIGHT}" y="24" text-anchor="end" fill="#666666">{escape(_legend(margin))}</text>',
         *(_rule(y(v), f"{v:g}") for v in _ticks(low, high)),
         f'<polygon points="{" ".join(band)}" fill="#9ecae1" fill-opacity="0.55"/>',
         f'<polyline points="{line}" fill="none" stroke="#08519c" stroke-width="2"/>',
@@ -60,9 +61,10 @@ def svg(points: Sequence[Point], *, title: str, margin: float | None = None) -> 
         parts += [_across(y(v), "#d95f0e", ' stroke-dasharray="5 4"') for v in (margin, -margin)]
     for at, p in seen:
         if p.decided:
+            near = "start" if at < 2 * _LEFT else "end" if at > _WIDTH - 2 * _LEFT else "middle"  # of an edge: inwards
             parts.append(
                 f'<line x1="{at:.1f}" y1="{_TOP}" x2="{at:.1f}" y2="{_HEIGHT - _BOTTOM}" stroke="#31a354"/>'
-                f'<text x="{at:.1f}" y="{_TOP - 6}" text-anchor="middle" fill="#31a354">{escape(p.decided)}</text>'
+                f'<text x="{at:.1f}" y="{_TOP - 6}" text-anchor="{near}" fill="#31a354">{escape(p.decided)}</text>'
             )
     below = _HEIGHT - _BOTTOM + 18
     shown = sorted({0, len(seen) // 3, 2 * len(seen) // 3, len(seen) - 1})
@@ -74,6 +76,10 @@ def svg(points: Sequence[Point], *, title: str, margin: float | None = None) -> 
             f'<text x="{at:.1f}" y="{below + 16}" text-anchor="{anchor}" fill="#666666">{p.units} customers</text>'
         )
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _legend(margin: float | None) -> str:
+    return "band: always-valid interval" + ("; dashed: the margin" if margin else "")
 
 
 def _rule(at: float, label: str) -> str:

@@ -27,7 +27,7 @@ class PromoteSpec(Request):
     steps: Annotated[list[StepSpec], Field(min_length=1, max_length=50)] | None = None
     bake_s: Annotated[float, Field(ge=0, le=_MONTH_S)] | None = None
     analysis: AnalysisPlan | None = None  # what decides the steps of a canary or ab_test
-    by_hand: bool = False  # nothing is analysed: each step waits for POST promote
+    by_hand: bool = False  # each step waits for POST promote; blue_green: the candidate is previewed until then
     failure_limit: Annotated[int, Field(ge=0, le=1_000)] | None = None  # failed looks that are tolerated
     reason: Reason | None = None  # audited as "no reason given" when left out
 
@@ -116,7 +116,7 @@ class LiveView(View):
 
 
 class AnalysisView(View):
-    """One look. `decided`: what followed from it (step, cut_over, aborted, paused, failure); null: nothing."""
+    """One look. `decided`: what followed: step, cut_over, aborted, paused, failure or succeeded; null: nothing."""
 
     at: datetime
     step: int
@@ -128,6 +128,14 @@ class AnalysisView(View):
     srm: RatioView | None
     live: LiveView | None  # the candidate's requests of the last minute
     exposed: int | None = None  # customers first assigned to the candidate whose observation is over
+
+
+class ReachView(View):
+    """How many customers the candidate reached by this rollout's slices, and for how long: what a mistake cost."""
+
+    customers: int  # first assigned to the candidate while it was compared
+    first_at: datetime  # the first of them
+    seconds: float | None  # from then until routers were told of the end; null: it has not ended
 
 
 class RolloutView(View):
@@ -152,8 +160,10 @@ class RolloutView(View):
     created_by: str
     closed_at: datetime | None
     revision: int
+    told_at: datetime | None = None  # when routers were told of its phase and step: hold and bake count from then
     conclusion: Conclusion | None = None  # what the comparison ended with
     plan: AnalysisPlan | None = None  # what decides its steps; null: a hand
+    reach: ReachView | None = None  # GET /rollouts/{id} only; null: nobody was assigned to the candidate by a slice
     analyses: list[AnalysisView] = []  # GET /rollouts/{id} only, oldest first: decisions, changes, and now and then
 
 

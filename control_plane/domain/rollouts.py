@@ -8,8 +8,12 @@
        └───────────┬─────┴─────────────────────────────────┘
                    └──abort, deploy failure, failure limit──> ABORTED
 
-`blue_green` has no steps: PENDING goes straight to BAKING, and back while it bakes costs one snapshot. `immediate`
-has no bake either. The candidate becomes Production when it takes all traffic (`is_cut_over`), not when the bake ends.
+`blue_green` has no steps: PENDING goes straight to BAKING, and back while it bakes costs one snapshot. With a preview
+it has one of weight 0, in which the candidate is ready and nobody's until a hand cuts over. `immediate` has no bake
+either. The candidate becomes Production when it takes all traffic (`is_cut_over`), not when the bake ends.
+
+Holds, bakes and the time to deploy count from when routers were told of the phase and step (`Observation.told`), not
+from the decision: a reconciler that was dead in between has shown customers nothing.
 """
 
 from dataclasses import dataclass, replace
@@ -60,7 +64,7 @@ OPEN = frozenset(Phase) - TERMINAL
 @dataclass(frozen=True, slots=True)
 class Step:
     weight: int  # candidate traffic, buckets
-    hold: timedelta  # shortest time at this weight
+    hold: timedelta  # shortest time at this weight, from when routers were told of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +95,13 @@ class Rollout:
 class Observation:
     """What the reconciler saw in one look. `verdict` None: nothing was measured in this phase.
 
-    `pause`: why a person has to look, "" if nobody has to. `conclusion`: what the comparison says, if it is over.
+    `told`: when routers were handed the snapshot that carries the current phase and step; None: they were not yet, so
+    its time has not begun. `pause`: why a person has to look, "" if nobody has to. `conclusion`: what the comparison
+    says, if it is over.
     """
 
     candidate_ready: bool
+    told: datetime | None = None
     deploy_error: str | None = None
     verdict: Verdict | None = None
     why: str = ""
@@ -116,7 +123,7 @@ def advance(rollout: Rollout, seen: Observation, *, now: datetime) -> Rollout:
         case Phase.BAKING:
             if seen.verdict is Verdict.FAIL:
                 return _fail(rollout, seen, now)
-            if now - rollout.since >= rollout.plan.bake:
+            if is_held(rollout, told=seen.told, now=now):
                 return _enter(rollout, Phase.SUCCEEDED, "The bake period ended without a failure.", now)
             return rollout
         case Phase.PAUSED | Phase.SUCCEEDED | Phase.ABORTED:
@@ -188,16 +195,31 @@ def overdue(rollout: Rollout, *, now: datetime) -> timedelta:
     return max(timedelta(0), now - rollout.since - given)
 
 
+def is_held(rollout: Rollout, *, told: datetime | None, now: datetime) -> bool:
+    """Whether the current step's hold, or the bake, is over; `told` as in Observation. True in other phases."""
+    match rollout.phase:
+        case Phase.PROGRESSING:
+            return _lasted(told, now, rollout.plan.steps[rollout.step].hold)
+        case Phase.BAKING:
+            return _lasted(told, now, rollout.plan.bake)
+        case Phase.PENDING | Phase.PAUSED | Phase.SUCCEEDED | Phase.ABORTED:
+            return True
+
+
 def is_cut_over(rollout: Rollout) -> bool:
     """Whether the candidate is, by this rollout, the Production version."""
     return _position(rollout) in {Phase.BAKING, Phase.SUCCEEDED} and rollout.plan.strategy is not Strategy.SHADOW
+
+
+def _lasted(told: datetime | None, now: datetime, given: timedelta) -> bool:
+    return told is not None and now - told >= given
 
 
 def _advance_pending(rollout: Rollout, seen: Observation, now: datetime) -> Rollout:
     if seen.deploy_error is not None:
         return _enter(rollout, Phase.ABORTED, f"The candidate could not be deployed: {seen.deploy_error}", now)
     if not seen.candidate_ready:
-        if now - rollout.since > rollout.plan.deploy_deadline:
+        if _lasted(seen.told, now, rollout.plan.deploy_deadline):
             limit = rollout.plan.deploy_deadline.total_seconds()
             return _enter(rollout, Phase.ABORTED, f"The candidate was not ready within {limit:.0f} s.", now)
         return rollout
@@ -209,7 +231,7 @@ def _advance_pending(rollout: Rollout, seen: Observation, now: datetime) -> Roll
 def _advance_progressing(rollout: Rollout, seen: Observation, now: datetime) -> Rollout:
     if seen.deploy_error is not None:
         return _enter(rollout, Phase.ABORTED, f"The candidate died and does not come back: {seen.deploy_error}", now)
-    held = now - rollout.since >= rollout.plan.steps[rollout.step].hold
+    held = is_held(rollout, told=seen.told, now=now)
     if seen.pause:
         return pause(rollout, seen.pause, now=now)
     match seen.verdict:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -33,6 +33,7 @@ class Context:
     servers: Deployer  # of this installation
     elsewhere: ExternalDeployer
     lease: Lease
+    since: datetime  # when it began to lead
 
     @asynccontextmanager
     async def leading(self) -> AsyncGenerator[AsyncSession]:

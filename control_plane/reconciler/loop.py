@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import structlog
@@ -95,7 +95,9 @@ async def run(settings: ReconcilerSettings) -> None:
         mark_ready()  # waiting for the lease is what a second reconciler is for
         while True:
             mine = await _next_lease(sessions, holder, ttl)
-            context = Context(settings, sessions, redis, registry, artifacts, servers, elsewhere, mine)
+            context = Context(
+                settings, sessions, redis, registry, artifacts, servers, elsewhere, mine, datetime.now(UTC)
+            )
             log.info("leading", epoch=mine.epoch)
             try:
                 signed.exported = None  # another leader may have gone on meanwhile

@@ -24,7 +24,7 @@ from control_plane.domain.analysis.plan import AnalysisPlan
 from control_plane.domain.rollouts import Observation, Phase, Rollout, Strategy
 from control_plane.errors import StaleRevision
 from control_plane.reconciler.context import CAUSE, Context
-from control_plane.reconciler.reconcile_rollouts import observe, verb
+from control_plane.reconciler.reconcile_rollouts import observe
 from control_plane.services import analysis, cutover
 from control_plane.services.analysis import Setup
 
@@ -45,7 +45,7 @@ async def look(context: Context) -> bool:
         before = await store.looks(session, [entry.id for entry in entries])
     for entry in entries:
         last = before.get(entry.id)
-        if last is None or (now - last.looked_at).total_seconds() >= _interval(entry):
+        if last is None or _due(entry, last, now):
             try:
                 await _look(context, entry, last)
             except StaleRevision:
@@ -60,8 +60,10 @@ def _watched(entry: Entry) -> bool:
     return state.phase is Phase.BAKING
 
 
-def _interval(entry: Entry) -> float:
-    return (entry.rollout.plan.analysis or AnalysisPlan()).interval_s
+def _due(entry: Entry, last: Look, now: datetime) -> bool:
+    state = entry.rollout
+    baked = state.phase is Phase.BAKING and rollouts.is_held(state, told=entry.told_at, now=now)
+    return baked or (now - last.looked_at).total_seconds() >= (state.plan.analysis or AnalysisPlan()).interval_s
 
 
 async def _look(context: Context, entry: Entry, last: Look | None) -> None:
@@ -81,14 +83,15 @@ async def _look(context: Context, entry: Entry, last: Look | None) -> None:
         kept = await store.last_run(session, entry.id)
         servers = {(row.model, row.version): row for row in await deployments.live(session)}
     asked = asked or (last.asked_at if last else None)
-    idle = (now - max(asked or entry.rollout.since, entry.rollout.since)).total_seconds()
+    told = entry.told_at or now
+    idle = (now - max(asked or told, told)).total_seconds()
     folded = analysis.seen(setup, entry.rollout.plan, entry.rollout.step, found)
     evidence = replace(folded, live=live, queries=tuple(readings), idle_s=max(0.0, idle))
     state = entry.rollout
     tally = last.tally if last and last.since == state.since else Tally()
-    held = now - state.since >= state.plan.steps[state.step].hold
+    held = rollouts.is_held(state, told=entry.told_at, now=now)
     judged = judge.judge(state.plan, setup.plan, setup.metrics, evidence, tally, step=state.step, held=held)
-    ready = observe(servers.get((entry.model, entry.candidate_version)))
+    ready = observe(context, entry, servers.get((entry.model, entry.candidate_version)))
     observation = replace(
         ready, verdict=judged.verdict, why=judged.why, pause=judged.pause, conclusion=judged.conclusion
     )
@@ -104,9 +107,9 @@ async def _bake(context: Context, entry: Entry, last: Look | None) -> None:
         kept = await store.last_run(session, entry.id)
     judged = judge.judge_bake(limit, live)
     seen = Evidence(live=live)
-    observation = Observation(True, verdict=judged.verdict, why=judged.why, conclusion=judged.conclusion)
-    if entry.stable_version is None:  # nobody to go back to
-        observation = Observation(True)
+    observation = Observation(True, entry.told_at)
+    if entry.stable_version is not None:  # somebody to go back to
+        observation = replace(observation, verdict=judged.verdict, why=judged.why, conclusion=judged.conclusion)
     looked = Look(now, entry.rollout.since, asked or (last.asked_at if last else None), Tally())
     await _write(context, entry, observation, judged, seen, looked, kept, now)
 
@@ -152,19 +155,28 @@ async def _write(
     new = rollouts.advance(entry.rollout, observation, now=now)
     document = analysis.document(judged, evidence)
     decided = _decided(entry.rollout, new)
+    if decided is not None:
+        document["reach"] = await _reach(context, entry)
     run = Run(now, entry.rollout.step, judged.verdict.value, _said(judged), judged.why, decided, document)
     async with context.leading() as session:
         await store.save_look(session, entry.id, looked)
         if decided is not None or _news(entry, kept, run):
             await store.add_run(session, entry.id, run)
         if new != entry.rollout:
-            action = f"rollout.{'paused' if new.phase is Phase.PAUSED else verb(entry, new)}"
+            action = f"rollout.{decided}"
             told = {"verdict": run.verdict, "conclusion": run.conclusion, **document}
             await cutover.move(
                 session, entry, new, action=action, cause=CAUSE, now=now, warm=context.warm, evidence=told
             )
     if new != entry.rollout:
         log.info("rollout decided", model=entry.model, what=decided, now=new.phase, why=new.reason)
+
+
+async def _reach(context: Context, entry: Entry) -> dict[str, object] | None:
+    """Kept with a decision: exposures are forgotten some time after the end."""
+    async with context.looking() as session:
+        found = await store.reach(session, entry.id)
+    return None if found is None else {"customers": found[0], "first_at": found[1].isoformat()}
 
 
 def _decided(was: Rollout, new: Rollout) -> str | None:

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal, cast
 from uuid import UUID
 
@@ -80,8 +80,17 @@ async def look(context: Context, memory: Memory) -> bool:
             await _retire(context, memory, row, unit_of(row, known[row.model, row.version]), routers, facts, now)
     if time.monotonic() - memory.tidied > _TIDY_S:
         await context.servers.sweep(frozenset(row.id for row in facts.deployments))
+        await _prune(context)
         memory.tidied = time.monotonic()
     return all(ready) and len(running) == len(facts.deployments)
+
+
+async def _prune(context: Context) -> None:
+    async with context.looking() as session:
+        needed = await versions.needed_digests(session)
+    unused = timedelta(seconds=context.settings.artifact_cache_s)
+    for digest in await context.artifacts.prune(needed, unused=unused):
+        log.info("artifact pruned", digest=digest)
 
 
 def _wanted(facts: Facts, model: ModelRow) -> frozenset[str]:

@@ -1,4 +1,7 @@
-"""Open rollouts: look at the candidate, let the domain decide, write what follows in one transaction."""
+"""Open rollouts: look at the candidate, let the domain decide, write what follows in one transaction.
+
+How a bake ends is for `reconcile_analysis`: nothing succeeds without a look at its requests.
+"""
 
 from datetime import UTC, datetime
 
@@ -9,7 +12,7 @@ from control_plane.adapters.store import rollouts as store
 from control_plane.adapters.store.rollouts import Entry
 from control_plane.adapters.store.tables import DeploymentRow
 from control_plane.domain import rollouts
-from control_plane.domain.rollouts import Observation
+from control_plane.domain.rollouts import Observation, Phase
 from control_plane.errors import StaleRevision
 from control_plane.reconciler.context import CAUSE, Context
 from control_plane.services import cutover
@@ -24,7 +27,9 @@ async def look(context: Context) -> bool:
         entries = await store.all_open(session)
         servers = {(row.model, row.version): row for row in await deployments.live(session)}
     for entry in entries:
-        seen = observe(servers.get((entry.model, entry.candidate_version)))
+        if entry.rollout.phase is Phase.BAKING:
+            continue
+        seen = observe(context, entry, servers.get((entry.model, entry.candidate_version)))
         new = rollouts.advance(entry.rollout, seen, now=now)
         if new == entry.rollout:
             continue
@@ -46,11 +51,18 @@ async def look(context: Context) -> bool:
     return bool(entries)
 
 
-def observe(row: DeploymentRow | None) -> Observation:
-    """What the candidate's deployment says; nothing is measured here."""
+def observe(context: Context, entry: Entry, row: DeploymentRow | None) -> Observation:
+    """What the candidate's deployment says and when routers were told; nothing is measured here.
+
+    A deployment has its deadline from this leader: while nobody led nobody deployed.
+    """
     ready = row is not None and row.desired == "running" and row.state == "ready"
     failed = row is not None and row.desired == "running" and row.state == "failed"
-    return Observation(ready, deploy_error=(row.error or "it failed") if row is not None and failed else None)
+    error = (row.error or "it failed") if row is not None and failed else None
+    told = entry.told_at
+    if told is not None and entry.rollout.phase is Phase.PENDING:
+        told = max(told, context.since)
+    return Observation(ready, told, deploy_error=error)
 
 
 def verb(entry: Entry, new: rollouts.Rollout) -> str:

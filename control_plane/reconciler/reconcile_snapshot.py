@@ -79,7 +79,12 @@ async def look(context: Context, memory: Memory) -> bool:
             await rollout_store.mark_published(session, unpublished, revision)
             await snapshots.drained_at(session, draining, revision)
     if document is not None:
-        await _publish(context, memory, document, epoch, revision)
+        try:
+            await _publish(context, memory, document, epoch, revision)
+        except BusUnavailable:  # routers that find nothing there ask the API, which has it by now
+            await _told(context, unpublished)
+            raise
+        await _told(context, unpublished)
     return not (changed or restored is not None or unpublished or draining)
 
 
@@ -108,6 +113,13 @@ async def _save(
                 after={"epoch": epoch, "revision": revision},
                 reasons=["Routers have applied a snapshot newer than any in this database: it was restored."],
             )
+
+
+async def _told(context: Context, states: Sequence[tuple[UUID, int]]) -> None:
+    """From here on holds count: a leader that dies before this has told nobody for all the next one knows."""
+    if states:
+        async with context.leading() as session:
+            await rollout_store.mark_told(session, states, at=datetime.now(UTC))
 
 
 async def _in_redis(context: Context) -> tuple[int, int]:

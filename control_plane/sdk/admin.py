@@ -104,7 +104,8 @@ def promote(
     """Make a version Production; None: the newest whose gates let it. What is left out comes from its model.yaml.
 
     `steps`: (percent of traffic, shortest seconds there) each; `bake_s`: how long the old version stays warm;
-    `analysis`: what decides the steps, as under `rollout` in model.yaml; `by_hand`: nothing does, `complete` has to.
+    `analysis`: what decides the steps, as under `rollout` in model.yaml; `by_hand`: nothing does, `complete` has to;
+    blue/green is previewed until then.
 
     Returns as soon as the wish is stored and audited; `wait_rollout` waits until every router answers so. Where the
     policy in force asks for an approval, that is what is returned, and `wait_rollout` waits for it too.

@@ -11,7 +11,7 @@ from control_plane.contracts.rollouts import Change, ForecastView, NeedView, Pla
 from control_plane.domain.analysis import forecast, judge
 from control_plane.domain.analysis import plan as plans
 from control_plane.domain.analysis.forecast import Forecast, Traffic
-from control_plane.domain.analysis.plan import AnalysisPlan, Metric, Source
+from control_plane.domain.analysis.plan import AnalysisPlan, Metric, Role, Source
 from control_plane.domain.assignment import BUCKETS
 from control_plane.domain.model_config import ModelConfig
 from control_plane.domain.rollouts import Plan, Step, Strategy
@@ -41,13 +41,16 @@ def plan(spec: PromoteSpec, config: ModelConfig | None, *, first: bool, promethe
         wrong.append(f"The strategy {strategy} compares nothing, so it takes no analysis; use canary or ab_test.")
     if spec.analysis and spec.by_hand:
         wrong.append("analysis and by_hand: a plan is decided by one of them.")
+    if spec.by_hand and strategy is Strategy.IMMEDIATE:
+        wrong.append("by_hand: the strategy immediate has nothing that could wait for a hand; use blue_green.")
     bake = timedelta(0)
     if strategy not in {Strategy.IMMEDIATE, Strategy.SHADOW}:
         bake_s = spec.bake_s if spec.bake_s is not None else declared.bake_s if declared else 0.0
         bake = timedelta(seconds=bake_s)
     limit = spec.failure_limit if spec.failure_limit is not None else declared.failure_limit if declared else 0
     if strategy not in _SHARES:
-        return Plan(strategy, bake=bake, failure_limit=limit), tuple(wrong)
+        preview = (Step(0, timedelta(0)),) if spec.by_hand else ()  # ready and pinnable, and customers get none of it
+        return Plan(strategy, preview, bake=bake, failure_limit=limit), tuple(wrong)
     asked = tuple((step.weight, step.hold_s) for step in spec.steps or ())
     if not asked and declared and declared.strategy == strategy:
         asked = tuple((step.weight, step.hold_s) for step in declared.steps)
@@ -66,13 +69,17 @@ def plan(spec: PromoteSpec, config: ModelConfig | None, *, first: bool, promethe
 
 
 async def expected(
-    session: AsyncSession, model: str, made: Plan, config: ModelConfig | None, *, now: datetime
+    session: AsyncSession, model: str, made: Plan, config: ModelConfig | None, *, prometheus: bool, now: datetime
 ) -> Forecast | None:
-    """How long it would take at the traffic of the last day. None: nothing is decided by evidence."""
-    if made.analysis is None:
+    """How long it would take at the traffic of the last day, as far as the plan's metrics can be used: what is wrong
+    with others is no reason to be silent about these. None: nothing is decided by evidence."""
+    if made.analysis is None or not plans.has_alpha(made.analysis):
         return None
     said = analysis.declared(config)
-    metrics = judge.compared([plans.resolve(metric, said) for metric in made.analysis.metrics])
+    usable = [metric for metric in made.analysis.metrics if not plans.wrong(metric, said, prometheus=prometheus)]
+    metrics = judge.compared([plans.resolve(metric, said) for metric in usable])
+    if not any(metric.metric.role is not Role.REPORT for metric in metrics):
+        return None
     latency = next((m.metric for m in metrics if m.metric.source is Source.LATENCY), Metric("latency"))
     outcomes = [m.metric.outcome for m in metrics if m.metric.source is Source.OUTCOME]
     limit_us = round(plans.limit_ms(latency, said) * 1_000)

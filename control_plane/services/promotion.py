@@ -77,10 +77,9 @@ async def ready(
     row, decision = await _chosen(session, model, spec.version, policy.defaults)
     config = evidence.config(row)[0]
     plan, wrong = planning.plan(spec, config, first=model.production_version is None, prometheus=policy.prometheus)
-    if not wrong and decision.allowed:
-        expected = await planning.expected(session, name, plan, config, now=now)
-        if expected is not None and plan.analysis and (why := forecast.refusal(expected, plan.analysis)):
-            wrong = (why,)
+    expected = await planning.expected(session, name, plan, config, prometheus=policy.prometheus, now=now)
+    if expected is not None and plan.analysis and (why := forecast.refusal(expected, plan.analysis)):
+        wrong = (*wrong, why)
     if wrong:
         reasons = [*wrong, *decision.reasons]
         detail = wrong[0] if len(reasons) == 1 else "This plan cannot be carried out."
@@ -108,7 +107,7 @@ async def preview(session: AsyncSession, name: str, spec: PromoteSpec, *, policy
     row, decision = await _chosen(session, model, spec.version, policy.defaults)
     config = evidence.config(row)[0]
     plan, wrong = planning.plan(spec, config, first=model.production_version is None, prometheus=policy.prometheus)
-    expected = None if wrong else await planning.expected(session, name, plan, config, now=now)
+    expected = await planning.expected(session, name, plan, config, prometheus=policy.prometheus, now=now)
     reasons = [*wrong, *decision.reasons]
     if expected is not None and plan.analysis and (why := forecast.refusal(expected, plan.analysis)):
         reasons.append(why)

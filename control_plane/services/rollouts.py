@@ -13,7 +13,7 @@ from control_plane.adapters.store.analysis import Run
 from control_plane.adapters.store.rollouts import Entry
 from control_plane.adapters.store.routers import Applied
 from control_plane.contracts.base import PER_PERCENT
-from control_plane.contracts.rollouts import AnalysisView, ExperimentView, RolloutView
+from control_plane.contracts.rollouts import AnalysisView, ExperimentView, ReachView, RolloutView
 from control_plane.domain import rollouts
 from control_plane.domain.rollouts import Phase, Rollout, Strategy
 from control_plane.errors import Conflict
@@ -49,7 +49,21 @@ async def steer(
 async def view(session: AsyncSession, entry: Entry, live_within: timedelta) -> RolloutView:
     """With its analyses."""
     runs = await analysis_store.runs(session, entry.id, limit=_RUNS)
-    return shown(entry, await routers.live(session, live_within), tuple(reversed(runs)))
+    told = shown(entry, await routers.live(session, live_within), tuple(reversed(runs)))
+    return told.model_copy(update={"reach": await _reach(session, entry, runs)})
+
+
+async def _reach(session: AsyncSession, entry: Entry, runs: Sequence[Run]) -> ReachView | None:
+    """As it is in the database; once exposures are forgotten, as the newest decision has it."""
+    found = await analysis_store.reach(session, entry.id)
+    if found is None:
+        kept = next((run.evidence["reach"] for run in runs if run.evidence.get("reach")), None)
+        if kept is None:
+            return None
+        found = int(kept["customers"]), datetime.fromisoformat(kept["first_at"])
+    ended = entry.told_at if entry.closed_at is not None else None
+    seconds = None if ended is None else round((ended - found[1]).total_seconds(), 3)
+    return ReachView(customers=found[0], first_at=found[1], seconds=seconds)
 
 
 def shown(entry: Entry, live: Sequence[Applied], runs: Sequence[Run] = ()) -> RolloutView:
@@ -77,6 +91,7 @@ def shown(entry: Entry, live: Sequence[Applied], runs: Sequence[Run] = ()) -> Ro
         created_by=entry.created_by,
         closed_at=entry.closed_at,
         revision=entry.revision,
+        told_at=entry.told_at,
         conclusion=state.conclusion,
         plan=state.plan.analysis,
         analyses=[_analysis(run) for run in runs],

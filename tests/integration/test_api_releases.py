@@ -34,7 +34,7 @@ async def reconcile(maker: async_sessionmaker[AsyncSession], *, later: timedelta
     await deploy(maker)
     async with maker.begin() as session:
         for entry in await store.all_open(session):
-            new = rollouts.advance(entry.rollout, Observation(candidate_ready=True), now=now)
+            new = rollouts.advance(entry.rollout, Observation(True, entry.rollout.since), now=now)
             if new != entry.rollout:
                 await cutover.move(session, entry, new, action="rollout.look", cause=SETUP, now=now, warm=WARM)
 

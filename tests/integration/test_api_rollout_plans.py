@@ -1,10 +1,12 @@
 """Plans of rollouts on the real API: what is refused, with every reason, and what a preview says."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -12,6 +14,7 @@ from control_plane.adapters.store import ids, ingest
 from control_plane.adapters.store.tables import DeploymentRow, ModelRow, ModelVersionRow
 from control_plane.contracts.records import PredictionRecord
 from control_plane.ingest import rows
+from tests.integration.test_sdk_api import mlcp
 from tests.support.api import CONFIG, Api, add_model, add_version, everything
 
 pytestmark = pytest.mark.integration
@@ -89,6 +92,51 @@ async def test_a_plan_that_could_never_decide_is_refused_with_the_time_it_would_
     assert (begun.status_code, begun.json()["plan"]) == (202, None)
 
 
+async def test_everything_in_the_way_is_said_at_once_by_rest_and_on_the_command_line(
+    live: Api, engine: AsyncEngine, tmp_path: Path
+) -> None:
+    operator, key = await live.as_("operator"), await live.key("operator")
+    await seen(engine, 40)
+    more = {**CONFIG["features"], "iban_age": {"type": "number"}}
+    config = {**CONFIG, "features": more}
+    await add_version(live.maker, "fraud", "4", stage="Archived", config=config, digest=None)
+    plan: dict[str, Any] = {
+        "version": "4",
+        "strategy": "canary",
+        "steps": [{"weight": 40, "hold_s": 1}, {"weight": 30, "hold_s": 1}],
+        "analysis": {
+            "metrics": [{"name": "error_rate", "margin": 0.0001}, {"name": "outcome:paid", "margin": 0.1}],
+            "decide_within_s": 86_400,
+        },
+    }
+    parts = (
+        "weights never fall",
+        "outcome:paid: unknown metric",
+        "would not decide within 24 hours. About",
+        "Archived",
+        "digest",
+        "iban_age",
+    )
+    before = await everything(live.maker)
+    refused = await operator.post(PROMOTE, json={**plan, **WHY})
+    preview = await operator.post("/models/fraud/plan", json=plan)
+    assert (refused.status_code, preview.status_code) == (422, 200), (refused.text, preview.text)
+    file = tmp_path / "rollout.yaml"
+    file.write_text(yaml.safe_dump({"kind": "rollout", "model": "fraud", **plan, **WHY}))
+    dry = await mlcp(live, key, "apply", "-f", str(file), "--dry-run", exits=4)
+    begun = await mlcp(live, key, "apply", "-f", str(file), exits=4)
+    assert max(map(len, dry.splitlines())) <= 80
+    for said in ("\n".join(refused.json()["reasons"]), "\n".join(preview.json()["reasons"]), dry, begun):
+        flat = " ".join(said.split())
+        for part in parts:
+            assert part in flat, (part, said)
+    assert "40 % for at least 1 s" in dry
+    split = await mlcp(live, key, "traffic", "set", "fraud", "2=30", "--reason", "a test", exits=7)
+    assert "sum to 100" in split
+    assert "has to be one of them" in split
+    assert await everything(live.maker) == before
+
+
 async def test_a_preview_says_what_would_happen_beside_the_open_rollout_and_writes_nothing(
     live: Api, engine: AsyncEngine
 ) -> None:
@@ -110,6 +158,10 @@ async def test_a_preview_says_what_would_happen_beside_the_open_rollout_and_writ
     assert any(reason.startswith("rollout:") for reason in same["reasons"])
     other = (await viewer.post("/models/fraud/plan", json={**plan, "bake_s": 5})).json()
     assert [change["field"] for change in other["changes"]] == ["bake_s"]
+    blue = (await viewer.post("/models/fraud/plan", json={"strategy": "blue_green", "by_hand": True})).json()
+    assert (blue["steps"], blue["analysis"]) == ([{"weight": 0.0, "hold_s": 0.0}], None)
+    at_once = (await viewer.post("/models/fraud/plan", json={"strategy": "immediate", "by_hand": True})).json()
+    assert any("could wait for a hand" in reason for reason in at_once["reasons"])
     async with live.maker.begin() as session:
         await session.execute(update(DeploymentRow).values(state="ready"))
         assert await session.scalar(text("SELECT count(*) FROM rollouts")) == 1

@@ -178,7 +178,7 @@ async def test_the_leader_signs_and_exports_what_is_due_and_says_what_is_not(
             await audit.append(session, "written", **FACTS)
     environ = {"postgres_dsn": SecretStr("unused"), "redis_url": "unused", "home": home}
     settings, nothing = ReconcilerSettings.model_validate(environ), cast(Any, None)
-    context = Context(settings, maker, nothing, nothing, nothing, nothing, nothing, mine)
+    context = Context(settings, maker, nothing, nothing, nothing, nothing, nothing, mine, datetime.now(UTC))
     memory = reconcile_audit.Memory.fresh(Metrics(home / "metrics", "test"))
 
     def unsigned() -> float:

@@ -192,7 +192,7 @@ async def test_a_reconciler_killed_at_any_moment_leaves_nothing_half_done(world:
 
 
 async def test_a_version_that_lost_its_traffic_is_stopped_after_the_routers_let_go(world: World) -> None:
-    await add_versions(world.sessions, "m", "1", "2", home=world.home)
+    await add_versions(world.sessions, "m", "1", "2", "3", home=world.home)
     env = world.env | {"MLCP_WARM_S": "0"}
 
     async def states() -> dict[str, str]:
@@ -216,10 +216,16 @@ async def test_a_version_that_lost_its_traffic_is_stopped_after_the_routers_let_
         await asyncio.sleep(1.5)
         assert not await stopped()
         async with world.sessions.begin() as session:
-            await session.execute(text("UPDATE rollouts SET since = since - interval '1 hour'"))
+            await session.execute(text("UPDATE rollouts SET told_at = told_at - interval '1 hour'"))
         await eventually(stopped, within=15, what="version 1 is stopped")
         assert await world.phase(entry) is Phase.SUCCEEDED
         assert list((world.home / "run" / "wanted").glob("*.json"))[1:] == []
+    with reconciler(env | {"MLCP_ARTIFACT_CACHE_S": "0"}, world.log):
+
+        async def pruned() -> bool:
+            return len(os.listdir(world.home / "cache" / "artifacts")) == 2
+
+        await eventually(pruned, within=30, what="only the artifacts of Production and the version before are left")
 
 
 async def test_a_candidate_nobody_can_fetch_waits_and_one_that_serves_something_else_is_aborted(world: World) -> None:

@@ -28,7 +28,7 @@ async def look(session: AsyncSession, now: datetime) -> None:
     """The reconciler's part."""
     entry = await store.open_of(session, "fraud")
     assert entry is not None
-    new = rollouts.advance(entry.rollout, Observation(candidate_ready=True), now=now)
+    new = rollouts.advance(entry.rollout, Observation(True, entry.rollout.since), now=now)
     await cutover.move(session, entry, new, action="rollout.look", cause=SETUP, now=now, warm=WARM)
 
 

@@ -23,10 +23,11 @@ PACE_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What a version does to a customer: share that buys, share of calls that fall back."""
+    """What a version does to a customer: share that buys, share of calls that fall back, share nobody answers."""
 
     buys: float = 0.1
     falls_back: float = 0.0
+    fails: float = 0.0
 
 
 @dataclass
@@ -74,11 +75,12 @@ class Customers:
         at_us = int(now.timestamp() * 1e6)
         falls = variant == "candidate" and self._random.random() < truth.falls_back
         served = stable if falls else version
+        status = "error" if self._random.random() < truth.fails else "ok"
         self.answered_by[served] = self.answered_by.get(served, 0) + 1
         if variant == "candidate" and self.first_exposed is None:
             self.first_exposed = now
         record = PredictionRecord(
-            v=1, prediction_id=str(ids.new()), model=self.model, status="ok", received_at_us=at_us, latency_us=3_000,
+            v=1, prediction_id=str(ids.new()), model=self.model, status=status, received_at_us=at_us, latency_us=3_000,
             epoch=1, revision=revision, assigned_variant=variant, assigned_version=version,
             served_variant="stable" if falls else variant, served_version=served,
             fallback_reason="dead" if falls else None, rollout_id=route.rollout_id, step=route.step, unit_id=unit,

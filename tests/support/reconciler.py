@@ -33,8 +33,10 @@ def environment(dsn: str, redis: str, home: Path, mlflow: str = DEAD) -> dict[st
 
 
 @contextmanager
-def reconciler(env: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with running([sys.executable, "-m", "control_plane.reconciler"], log=log, env=env) as child:
+def reconciler(env: Mapping[str, str], log: Path, *, fault: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """`fault`: see tests.support.faults."""
+    module = "tests.support.faults" if fault else "control_plane.reconciler"
+    with running([sys.executable, "-m", module], log=log, env={**env, "FAULT": fault or ""}) as child:
         yield child
 
 

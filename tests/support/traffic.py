@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -20,11 +21,15 @@ class Answer:
     version: str | None
     prediction_id: str | None
     detail: str = ""
+    unit: int = 0
 
 
 @dataclass
 class Traffic:
-    """`rate` requests a second to one model, units 0..units-1 in turn, until the block ends; at most `limit`."""
+    """`rate` requests a second to one model, units 0..units-1 in turn, until the block ends; at most `limit`.
+
+    `bodies`: what each unit asks, else all of them `body`. Units are stepped through in sevens.
+    """
 
     url: str
     key: str
@@ -34,6 +39,8 @@ class Traffic:
     units: int = 500
     limit: int = 200_000
     answers: list[Answer] = field(default_factory=list)
+    connections: int = 16
+    bodies: Callable[[int], dict[str, Any]] | None = None
 
     def __enter__(self) -> Self:
         self._stop = threading.Event()
@@ -62,7 +69,7 @@ class Traffic:
     async def _drive(self) -> None:
         """A few connections take turns at the next slot; slots that a busy machine missed are left out, not made up."""
         self._next = time.monotonic()
-        await asyncio.gather(*(self._connection(number) for number in range(16)))
+        await asyncio.gather(*(self._connection(number) for number in range(self.connections)))
 
     async def _connection(self, number: int) -> None:
         stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -91,7 +98,8 @@ class Traffic:
 
     async def _ask(self, stream: tuple[asyncio.StreamReader, asyncio.StreamWriter], sent: float, number: int) -> Answer:
         reader, writer = stream
-        body = json.dumps(self.body | {"unit_id": f"unit-{number}"}).encode()
+        asked = self.bodies(number) if self.bodies else self.body
+        body = json.dumps(asked | {"unit_id": f"unit-{number}"}).encode()
         head = f"POST /ml/{self.model}/predict HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {self.key}\r\n"
         writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
@@ -99,6 +107,6 @@ class Traffic:
         text = await reader.readexactly(length)
         status, got = int(answer.split()[1]), time.monotonic()
         if status != 200:
-            return Answer(sent, got, status, None, None, text[:300].decode(errors="replace"))
+            return Answer(sent, got, status, None, None, text[:300].decode(errors="replace"), number)
         parsed = json.loads(text)
-        return Answer(sent, got, status, parsed["model_version"], parsed["prediction_id"])
+        return Answer(sent, got, status, parsed["model_version"], parsed["prediction_id"], unit=number)

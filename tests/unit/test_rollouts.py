@@ -24,6 +24,7 @@ plans = st.builds(
 looks = st.builds(
     Observation,
     st.booleans(),
+    st.sampled_from([None, T0, T0 + 20 * MINUTE]),
     st.sampled_from([None, None, None, "exit code 3"]),
     st.sampled_from([None, *Verdict]),
 )
@@ -61,6 +62,31 @@ def test_any_history_keeps_the_invariants(plan: Plan, events: list[object]) -> N
         rollout = after
 
 
+@given(
+    st.lists(st.sampled_from([0, 1, 5]), min_size=1, max_size=4),
+    st.lists(st.tuples(st.sampled_from(["decide", "publish"]), st.integers(0, 30)), max_size=40),
+)
+def test_customers_get_every_step_for_its_hold_whatever_the_reconciler_misses(
+    holds: list[int], events: list[tuple[str, int]]
+) -> None:
+    plan = Plan(Strategy.CANARY, tuple(Step(1_000 * (at + 1), hold * MINUTE) for at, hold in enumerate(holds)))
+    now = T0
+    rollout = rollouts.advance(Rollout(plan, T0), READY, now=T0)
+    shown: dict[int, datetime] = {}  # step -> when routers were told
+    known: datetime | None = None  # what the database says of it
+    for event, minutes in events:
+        now += minutes * MINUTE  # dead or alive
+        if event == "publish" and known is None and rollout.phase is Phase.PROGRESSING:
+            known = shown[rollout.step] = now
+        if event == "decide":
+            seen = Observation(candidate_ready=True, told=known, verdict=Verdict.PASS)
+            after = rollouts.advance(rollout, seen, now=now)
+            if after != rollout:
+                assert now - shown[rollout.step] >= plan.steps[rollout.step].hold
+                known = None
+            rollout = after
+
+
 @given(plans)
 def test_a_paused_rollout_keeps_its_weight_and_goes_on_where_it_was(plan: Plan) -> None:
     rollout = rollouts.advance(Rollout(plan, T0), READY, now=T0)
@@ -80,13 +106,28 @@ def test_blue_green_cuts_over_when_ready_bakes_and_succeeds() -> None:
     assert (waiting.phase, rollouts.candidate_weight(waiting)) == (Phase.PENDING, 0)
     baking = rollouts.advance(waiting, READY, now=T0 + 2 * MINUTE)
     assert (baking.phase, rollouts.candidate_weight(baking), rollouts.is_cut_over(baking)) == ("baking", BUCKETS, True)
-    assert rollouts.advance(baking, READY, now=T0 + 11 * MINUTE) == baking
-    assert rollouts.advance(baking, READY, now=T0 + 12 * MINUTE).phase is Phase.SUCCEEDED
+    assert rollouts.advance(baking, READY, now=T0 + 99 * MINUTE) == baking, "nobody was told of it"
+    told = replace(READY, told=T0 + 5 * MINUTE)
+    assert rollouts.advance(baking, told, now=T0 + 14 * MINUTE) == baking
+    assert rollouts.advance(baking, told, now=T0 + 15 * MINUTE).phase is Phase.SUCCEEDED
+
+
+def test_a_previewed_blue_green_gives_the_candidate_nobody_until_a_hand_cuts_over() -> None:
+    plan = Plan(Strategy.BLUE_GREEN, (Step(0, 0 * MINUTE),), bake=10 * MINUTE)
+    preview = rollouts.advance(Rollout(plan, T0), READY, now=T0)
+    assert (preview.phase, rollouts.candidate_weight(preview)) == ("progressing", 0)
+    assert not rollouts.is_cut_over(preview)
+    assert rollouts.advance(preview, replace(READY, told=T0), now=T0 + 99 * MINUTE) == preview
+    baking = rollouts.promote(preview, "it looks right", now=T0 + 100 * MINUTE)
+    assert (baking.phase, rollouts.candidate_weight(baking), rollouts.is_cut_over(baking)) == ("baking", BUCKETS, True)
+    assert rollouts.candidate_weight(rollouts.abort(preview, "no", now=T0)) == 0
 
 
 def test_a_candidate_that_is_never_ready_gives_up_at_the_deadline_and_says_so() -> None:
     plan = Plan(Strategy.BLUE_GREEN, deploy_deadline=MINUTE)
-    late = rollouts.advance(Rollout(plan, T0), Observation(candidate_ready=False), now=T0 + 2 * MINUTE)
+    waiting = Rollout(plan, T0)
+    assert rollouts.advance(waiting, Observation(candidate_ready=False), now=T0 + 9 * MINUTE) == waiting
+    late = rollouts.advance(waiting, Observation(candidate_ready=False, told=T0), now=T0 + 2 * MINUTE)
     assert (late.phase, late.reason) == (Phase.ABORTED, "The candidate was not ready within 60 s.")
 
 
@@ -119,7 +160,7 @@ def test_every_phase_is_open_or_terminal() -> None:
 
 def test_a_shadow_never_takes_traffic_not_even_when_it_ends() -> None:
     plan = Plan(Strategy.SHADOW, (Step(0, 5 * MINUTE),), bake=MINUTE, shadow_weight=BUCKETS)
-    seen = replace(READY, verdict=Verdict.PASS)
+    seen = replace(READY, verdict=Verdict.PASS, told=T0)
     rollout = rollouts.advance(Rollout(plan, T0), READY, now=T0)
     with pytest.raises(Conflict, match="shadow"):
         rollouts.promote(rollout, "", now=T0)

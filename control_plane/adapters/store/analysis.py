@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adapters.store.tables import AnalysisRunRow, PredictionRow, RolloutLookRow
+from control_plane.adapters.store.tables import AnalysisRunRow, ExposureRow, PredictionRow, RolloutLookRow
 from control_plane.domain.analysis.forecast import Usual
 from control_plane.domain.analysis.judge import Live, Tally
 
@@ -75,6 +75,15 @@ async def runs(session: AsyncSession, rollout_id: UUID, *, limit: int) -> list[R
     row = AnalysisRunRow
     found = await session.scalars(select(row).where(row.rollout_id == rollout_id).order_by(row.id.desc()).limit(limit))
     return [Run(r.at, r.step, r.verdict, r.conclusion, r.why, r.decided, r.evidence) for r in found]
+
+
+async def reach(session: AsyncSession, rollout_id: UUID) -> tuple[int, datetime] | None:
+    """Customers first assigned to the candidate, and when the first was. None: nobody was, or it is forgotten."""
+    query = select(func.count(), func.min(ExposureRow.first_at)).where(
+        ExposureRow.rollout_id == rollout_id, ExposureRow.variant == "candidate"
+    )
+    customers, first_at = (await session.execute(query)).one()
+    return (customers, first_at) if customers else None
 
 
 async def live(

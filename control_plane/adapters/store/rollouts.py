@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adapters.store import ids
@@ -33,6 +33,7 @@ class Entry:
     closed_at: datetime | None
     revision: int
     published_revision: int | None  # first snapshot that carries this state; None: not published yet
+    told_at: datetime | None  # when routers were handed one that carries this phase and step; None: not yet
 
 
 async def add(
@@ -49,7 +50,7 @@ async def add(
     """Insert a rollout with its plan, which never changes. A second open one of the model violates
     `one_open_rollout` (IntegrityError)."""
     closed = now if new.phase in TERMINAL else None
-    entry = Entry(ids.new(), model, kind, candidate, stable, new, now, created_by, closed, 1, None)
+    entry = Entry(ids.new(), model, kind, candidate, stable, new, now, created_by, closed, 1, None, None)
     facts = {"id": entry.id, "model": model, "kind": kind, "candidate_version": candidate, "stable_version": stable}
     facts |= {"plan": _PLAN.dump_python(new.plan, mode="json"), "created_at": now, "created_by": created_by}
     await session.execute(insert(RolloutRow).values(**facts, **_state(new), closed_at=closed, revision=1))
@@ -101,18 +102,23 @@ async def page(
 async def save(session: AsyncSession, entry: Entry, new: Rollout, *, now: datetime) -> Entry:
     """Compare-and-swap: write `new` if the row is still at `entry.revision`, else StaleRevision; the caller re-reads.
 
-    A new state is unpublished: `published_revision` is for the reconciler to set again.
+    A new state is unpublished: `published_revision` is for the reconciler to set again, and `told_at` where the phase
+    or step is another one or begins anew.
     """
     closed = now if new.phase in TERMINAL else None
+    same = (new.phase, new.step, new.since) == (entry.rollout.phase, entry.rollout.step, entry.rollout.since)
+    told = RolloutRow.told_at if same else None  # as the database has it: routers may have been told since the look
     swapped = await session.execute(
         update(RolloutRow)
         .where(RolloutRow.id == entry.id, RolloutRow.revision == entry.revision)
-        .values(**_state(new), closed_at=closed, published_revision=None, revision=entry.revision + 1)
-        .returning(RolloutRow.revision)
+        .values(**_state(new), closed_at=closed, published_revision=None, told_at=told, revision=entry.revision + 1)
+        .returning(RolloutRow.told_at)
     )
-    if swapped.scalar_one_or_none() is None:
+    found = swapped.one_or_none()
+    if found is None:
         raise StaleRevision(f"Rollout {entry.id} is no longer at revision {entry.revision}.", expected=entry.revision)
-    return replace(entry, rollout=new, closed_at=closed, published_revision=None, revision=entry.revision + 1)
+    unpublished = replace(entry, rollout=new, closed_at=closed, published_revision=None, told_at=found.told_at)
+    return replace(unpublished, revision=entry.revision + 1)
 
 
 async def mark_published(session: AsyncSession, states: Sequence[tuple[UUID, int]], snapshot_revision: int) -> None:
@@ -126,9 +132,20 @@ async def mark_published(session: AsyncSession, states: Sequence[tuple[UUID, int
         )
 
 
+async def mark_told(session: AsyncSession, states: Sequence[tuple[UUID, int]], *, at: datetime) -> None:
+    """Note that routers were handed a snapshot that carries each (rollout, revision); the first time counts."""
+    for rollout_id, revision in states:
+        await session.execute(
+            update(RolloutRow)
+            .where(RolloutRow.id == rollout_id, RolloutRow.revision == revision, RolloutRow.told_at.is_(None))
+            .values(told_at=at)
+        )
+
+
 async def unpublished(session: AsyncSession) -> list[tuple[UUID, int]]:
-    """(rollout, revision) of every state no snapshot carries yet, closed ones included."""
-    query = select(RolloutRow.id, RolloutRow.revision).where(RolloutRow.published_revision.is_(None))
+    """(rollout, revision) of every state no snapshot carries yet, or routers were not handed; closed ones included."""
+    waits = or_(RolloutRow.published_revision.is_(None), RolloutRow.told_at.is_(None))
+    query = select(RolloutRow.id, RolloutRow.revision).where(waits)
     return [(row.id, row.revision) for row in await session.execute(query)]
 
 
@@ -171,4 +188,5 @@ def _entry(row: RolloutRow) -> Entry:
         row.closed_at,
         row.revision,
         row.published_revision,
+        row.told_at,
     )

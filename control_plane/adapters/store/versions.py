@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, cast, insert, select, update
+from sqlalchemy import BigInteger, cast, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adapters.store.tables import ModelRow, ModelVersionRow, StageEventRow
+from control_plane.adapters.store.tables import DeploymentRow, ModelRow, ModelVersionRow, StageEventRow
 from control_plane.domain.stages import Change, Stage
 from control_plane.errors import NotFound
 
@@ -25,6 +25,19 @@ async def model(session: AsyncSession, name: str, *, lock: bool = False) -> Mode
     if row is None:
         raise NotFound(f"There is no model {name}.", model=name)
     return row
+
+
+async def needed_digests(session: AsyncSession) -> frozenset[str]:
+    """Artifacts that may be served at once: of Production, what it could go back to, Staging, and every deployment."""
+    row, model, server = ModelVersionRow, ModelRow, DeploymentRow
+    named = or_(
+        row.stage.in_([Stage.STAGING, Stage.PRODUCTION]),
+        row.version == model.production_version,
+        row.version == model.previous_version,
+    )
+    of_versions = select(row.digest).join(model, model.name == row.model).where(named, row.digest.is_not(None))
+    of_servers = select(server.digest).where(server.state != "stopped")
+    return frozenset(digest for digest in await session.scalars(of_versions.union(of_servers)) if digest)
 
 
 async def models(session: AsyncSession, *, after: str | None, limit: int) -> list[ModelRow]:

@@ -192,13 +192,13 @@ def problems(plan: AnalysisPlan, declared: Declared, *, strategy: str, prometheu
     names = [metric.name for metric in plan.metrics]
     found += [f"analysis.metrics: {name} is named twice." for name in sorted({n for n in names if names.count(n) > 1})]
     for metric in plan.metrics:
-        found += [f"analysis.metrics.{metric.name}: {why}" for why in _wrong(metric, declared, prometheus)]
+        found += [f"analysis.metrics.{metric.name}: {why}" for why in wrong(metric, declared, prometheus=prometheus)]
     goals = [metric.name for metric in plan.metrics if metric.role is Role.GOAL]
     if len(goals) > 1:
         found.append(f"analysis.metrics: one goal decides, not {len(goals)} ({', '.join(goals)}).")
     if strategy == "ab_test" and not goals:
         found.append("analysis.metrics: an ab_test needs a metric with the role goal; without one use canary.")
-    if not 0 < plan.alpha < 0.5:
+    if not has_alpha(plan):
         found.append("analysis.alpha: must be above 0 and below 0.5.")
     for name, low in (
         ("observation_s", 0.0),
@@ -219,7 +219,12 @@ def known(declared: Declared) -> Sequence[str]:
     return (*_BUILT_IN, *(f"outcome:{name}" for name in sorted(declared.outcomes)), "promql:NAME")
 
 
-def _wrong(metric: Metric, declared: Declared, prometheus: bool) -> list[str]:
+def has_alpha(plan: AnalysisPlan) -> bool:
+    return 0 < plan.alpha < 0.5
+
+
+def wrong(metric: Metric, declared: Declared, *, prometheus: bool) -> list[str]:
+    """Why one metric cannot be used; of a metric that can, nothing."""
     head, _, tail = metric.name.partition(":")
     is_known = (head in _BUILT_IN and not tail) or (head == "promql" and bool(tail))
     if not is_known and not (head == "outcome" and tail in declared.outcomes):

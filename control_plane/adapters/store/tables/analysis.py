@@ -57,5 +57,5 @@ class AnalysisRunRow(Base):
     verdict: Mapped[str]
     conclusion: Mapped[str | None]
     why: Mapped[str]
-    decided: Mapped[str | None]  # step | cut_over | aborted | paused | failure
+    decided: Mapped[str | None]  # step | cut_over | aborted | paused | failure | succeeded
     evidence: Mapped[dict[str, Any]]

@@ -42,6 +42,7 @@ class RolloutRow(Base):
     closed_at: Mapped[datetime | None]
     revision: Mapped[int] = mapped_column(default=1)
     published_revision: Mapped[int | None] = mapped_column(BigInteger)  # first snapshot that carries this state
+    told_at: Mapped[datetime | None]  # when routers were handed one that carries this phase and step
     conclusion: Mapped[str | None]  # what its comparison ended with
     crossed_at: Mapped[datetime | None]  # when the candidate first got more than half
 
