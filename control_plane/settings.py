@@ -154,10 +154,11 @@ class ArchiverSettings(_Store, _Archive):
     """Brings the prediction log into the archive, and drops what Postgres has kept long enough."""
 
     retention_days: int = Field(35, ge=1)  # days of the log in Postgres; older ones are in the archive alone
+    outcomes_days: Annotated[int, Field(ge=1)] | None = None  # days of outcomes in Postgres; None: as of the log
     exposures_days: int = Field(35, ge=1)  # how long after a rollout's end it is kept who was in which arm
 
 
-class WorkerSettings(_Store, _Scraped, _Registry, Releases, _Drift, _Cluster):
+class WorkerSettings(_Store, _Scraped, _Registry, Releases, _Drift, _Archive, _Cluster):
     """The job queue's process: training, replay, reports, notifications, archiving, a look at drift every minute."""
 
     trainer: Literal["local", "kubernetes"] = "local"  # where training runs: a child process, or a Job of the cluster

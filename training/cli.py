@@ -49,6 +49,8 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", parents=[shared], help="train and register one version")
     train.add_argument("--data", type=Path, help="Parquet or CSV of raw rows; default: simulated rows")
+    train.add_argument("--logged", metavar="URL", help="rows of the prediction log, as the worker gathers them")
+    train.add_argument("--job", help="who asks: a version it has registered already is not trained again")
     url = environ.get("MLCP_MLFLOW_URL") or environ.get("MLFLOW_TRACKING_URI") or "http://127.0.0.1:5000"
     _mlflow_url(train, url)
     train.add_argument("--cpus", type=int, default=min(os.cpu_count() or 1, 4), help="threads that compute at a time")
@@ -82,7 +84,7 @@ def _train(arguments: argparse.Namespace) -> None:
     say = progress.to_stdout(as_json=arguments.json)
     say("starting", f"reading the rows of {arguments.model}", 0.0)
     source = models.find(arguments.model, models.folders(os.environ))
-    raw, known_as = run.rows_of(source, arguments.data, seed=arguments.seed)
+    raw, known_as = run.rows_of(source, arguments.logged or arguments.data, seed=arguments.seed)
     run.train(
         source,
         raw,
@@ -93,6 +95,8 @@ def _train(arguments: argparse.Namespace) -> None:
         cpus=max(1, arguments.cpus),
         now=datetime.now(UTC),
         say=say,
+        logged=arguments.logged is not None,
+        job=arguments.job,
     )
 
 
@@ -154,6 +158,12 @@ def _fail(error: ControlPlaneError, arguments: argparse.Namespace) -> int:
     return next((code for kind, code in _EXIT if isinstance(error, kind)), 1)
 
 
+def _source(arguments: argparse.Namespace) -> str:
+    if arguments.logged:
+        return "prediction log"
+    return str(arguments.data) if arguments.data else f"simulated, seed {arguments.seed}"
+
+
 def _report(error: InvalidData, arguments: argparse.Namespace) -> Path:
     from training.common import models, telemetry
 
@@ -166,7 +176,7 @@ def _report(error: InvalidData, arguments: argparse.Namespace) -> Path:
     content = {
         "model": source.config.name,
         "at": now.isoformat(),
-        "data": str(arguments.data) if arguments.data else f"simulated, seed {arguments.seed}",
+        "data": _source(arguments),
         "detail": error.detail,
         "rows": error.extra.get("rows"),
         "findings": error.extra.get("findings", []),

@@ -10,7 +10,7 @@ nothing and the processes that write here are small.
 import os
 import secrets
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -86,6 +86,21 @@ class Objects:
             if isinstance(exc.__cause__, FileNotFoundError):
                 raise NotFound(f"There is no {path} in the archive.") from exc
             raise
+
+    def remove(self, path: str) -> None:
+        """Nothing happens where there is none."""
+        whole = f"{self._root}/{path}"
+        with _translated("written"), suppress(FileNotFoundError):
+            if self._fs is None:
+                Path(whole).unlink()
+            else:
+                self._fs.delete_file(whole)
+
+
+def below(url: str, path: str) -> str:
+    """The URL of a file at `path` below an archive's."""
+    root, mark, query = url.partition("?")
+    return f"{root.rstrip('/')}/{path}{mark}{query}"
 
 
 def sync(path: Path) -> None:

@@ -1,15 +1,17 @@
 """`mlcp retrain | erase | jobs`: work the worker does in the background."""
 
 import json
+import re
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from control_plane.cli import approvals, connect
 from control_plane.cli.console import Commands, Json, Limit, Model, Reason, ago, say, show, table
-from control_plane.errors import ControlPlaneError
+from control_plane.errors import ControlPlaneError, InvalidInput
 
 if TYPE_CHECKING:
     from control_plane.sdk import ControlPlane
@@ -33,14 +35,20 @@ def register(app: typer.Typer) -> None:
 def retrain(
     model: Model,
     reason: Reason,
+    source: Annotated[
+        str | None, typer.Option("--from", help="archive, file or simulated; the log if there is no --data.")
+    ] = None,
+    since: Annotated[str | None, typer.Option("--since", help="Of the log: 30d, 12h, or a date.")] = None,
+    rows: Annotated[int | None, typer.Option("--rows", help="Of the log: the newest so many.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of everything random.")] = None,
     data: Annotated[str | None, typer.Option("--data", help="A file on the worker's host.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Return when the job has ended.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Have the worker train a new version of MODEL."""
+    """Train MODEL on what the log knows by now; better, and it is in Staging."""
+    oldest = None if since is None else _moment_of(since)
     with connect.admin() as cp:
-        asked = cp.retrain(model, seed=seed, data=data, reason=reason)
+        asked = cp.retrain(model, source=source, since=oldest, rows=rows, seed=seed, data=data, reason=reason)
         if approvals.is_one(asked):
             approvals.waits(asked, as_json)
             return
@@ -97,6 +105,18 @@ def cancel(job: JobId, reason: Reason, as_json: Json = False) -> None:
     with connect.admin() as cp:
         found = cp.cancel_job(job, reason=reason)
     show(found, as_json, *_described(found))
+
+
+def _moment_of(text: str) -> datetime:
+    """A span before now (30d, 12h), or a day or moment in ISO 8601, UTC where it names no zone."""
+    span = re.fullmatch(r"(\d{1,5})([dh])", text.strip())
+    try:
+        if span is not None:
+            return datetime.now(UTC) - timedelta(**{"days" if span[2] == "d" else "hours": int(span[1])})
+        found = datetime.fromisoformat(text.strip())
+        return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as exc:
+        raise InvalidInput(f"--since: {text!r} is neither a span such as 30d or 12h nor a date.") from exc
 
 
 def _ended(cp: "ControlPlane", job: "JobView", wait: bool) -> "JobView":

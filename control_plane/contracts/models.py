@@ -4,9 +4,10 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from control_plane.contracts.base import Percent, Reason, Request, Version, View
+from control_plane.domain.retraining import Source
 from control_plane.domain.stages import Stage
 
 
@@ -241,17 +242,42 @@ class OutcomeView(View):
 
 
 class RetrainSpec(Request):
-    """Train a new version in the background. `data`: a path on the worker's host; None: the model's own source."""
+    """Train a new version in the background, compare it with Production, and put a better one into Staging.
+
+    `source`: the prediction log with its outcomes (archive), a file of raw rows (file, needs `data`), or the model's
+    own simulation (simulated). None: file where `data` is given, else archive. `since`, `rows`: the oldest answer, and
+    how many of the newest, that are taken from the log. `data`: a path on the worker's host.
+    """
 
     reason: Reason
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    source: Source | None = None
+    since: AwareDatetime | None = None
+    rows: Annotated[int, Field(ge=100, le=5_000_000)] | None = None
     data: Annotated[str, Field(min_length=1, max_length=1_000)] | None = None
 
     @model_validator(mode="after")
-    def _no_control_characters(self) -> "RetrainSpec":
+    def _of_one_source(self) -> "RetrainSpec":
         if self.data is not None and not self.data.isprintable():
             raise ValueError("data: control characters are no part of a path")
+        if self.data is not None and self.taken_from is not Source.FILE:
+            raise ValueError(f"data: only a retraining from a file has one, not one from {self.taken_from}")
+        if self.data is None and self.taken_from is Source.FILE:
+            raise ValueError("data: a retraining from a file needs its path")
+        if self.taken_from is not Source.ARCHIVE and (self.since is not None or self.rows is not None):
+            raise ValueError(
+                f"since, rows: only a retraining from the archive has them, not one from {self.taken_from}"
+            )
         return self
+
+    @property
+    def taken_from(self) -> Source:
+        return self.source or (Source.FILE if self.data is not None else Source.ARCHIVE)
+
+    def arguments(self) -> dict[str, Any]:
+        """Everything but the reason, as the job keeps it."""
+        given = self.model_dump(mode="json", exclude={"reason", "source"}, exclude_none=True)
+        return {"source": self.taken_from.value, **given}
 
 
 PredictionView.model_rebuild()

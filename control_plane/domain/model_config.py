@@ -204,6 +204,7 @@ class Training(_Declared):
     train_from: str | None = None  # ISO date: older rows only warm up the features
     warm_up_days: int = 0  # rows of the first days of a file only warm up the features
     rows: int = 20_000
+    retrain_rows: int = 500  # labelled rows of the log a retraining takes at least
     slower_model_margin: float = 0.01  # in the metric's unit: what a slower kind must gain to win
     half_life_days: float | None = None  # a training row of this age weighs half a new one; None: all weigh the same
     unique: tuple[str, ...] = ()  # columns that together identify a row; duplicates are refused
@@ -265,6 +266,8 @@ def problems(config: ModelConfig) -> list[str]:
         found.append("decision.threshold: must be within 0..1")
     if not 0 < config.training.test_share < 1:
         found.append("training.test_share: must be within 0..1, both excluded")
+    if config.training.retrain_rows < 100:
+        found.append("training.retrain_rows: at least 100, fewer rows are never learnt from")
     if config.training.half_life_days is not None and (config.training.half_life_days <= 0 or config.time is None):
         found.append("training.half_life_days: must be positive, and needs `time`")
     if config.slo.deadline_ms <= 0:

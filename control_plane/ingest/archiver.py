@@ -20,7 +20,12 @@ async def run(settings: ArchiverSettings) -> dict[str, object]:
             return {"event": "busy"}
         now = datetime.now(UTC)
         report = await archive.run(log.sessions, log.archive, now=now, keep=timedelta(days=settings.retention_days))
-        await archive.forget(log.sessions, report, closed_before=now - timedelta(days=settings.exposures_days))
+        await archive.forget(
+            log.sessions,
+            report,
+            closed_before=now - timedelta(days=settings.exposures_days),
+            outcomes_before=now - timedelta(days=settings.outcomes_days or settings.retention_days),
+        )
         return {"event": "archived", **report.document()}
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionm
 from control_plane.adapters import store
 from control_plane.adapters.archive import Archive, Damaged
 from control_plane.adapters.objects import location
-from control_plane.errors import Unavailable
+from control_plane.errors import ControlPlaneError
 from control_plane.settings import ArchiverSettings
 from control_plane.telemetry import configure_logging
 
@@ -44,7 +44,7 @@ def main(process: str, work: Callable[[ArchiverSettings], Coroutine[Any, Any, Ma
     configure_logging(process, level=settings.log_level)
     try:
         report, code = asyncio.run(work(settings)), 0
-    except (Unavailable, Damaged) as exc:
+    except (ControlPlaneError, Damaged) as exc:
         report, code = {"event": "failed", "detail": str(exc)}, 1
     sys.stdout.write(json.dumps(report) + "\n")
     return code

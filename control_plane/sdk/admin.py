@@ -204,10 +204,24 @@ def set_traffic(
 
 
 def retrain(
-    model: str, *, reason: str, seed: int | None = None, data: str | None = None, key: str | None = None
+    model: str,
+    *,
+    reason: str,
+    source: str | None = None,
+    since: datetime | None = None,
+    rows: int | None = None,
+    seed: int | None = None,
+    data: str | None = None,
+    key: str | None = None,
 ) -> Call[JobView | ApprovalView]:
-    """Train a new version on the worker's host. `data`: a path there; None: the model's own source."""
-    return write("POST", path("models", model, "retrain"), body(reason=reason, seed=seed, data=data), key=key)
+    """Train a new version on the worker's host, and put it into Staging if it is better than Production.
+
+    `source`: archive (the prediction log with its outcomes, not older than `since`, the newest `rows` of it), file
+    (`data`: a path there) or simulated; None: file where `data` is given, else archive.
+    """
+    when = None if since is None else since.isoformat()
+    spec = body(reason=reason, source=source, since=when, rows=rows, seed=seed, data=data)
+    return write("POST", path("models", model, "retrain"), spec, key=key)
 
 
 def jobs(

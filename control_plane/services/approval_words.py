@@ -22,7 +22,10 @@ def will(content: Mapping[str, Any]) -> list[str]:
             return [f"Version {version} of {model} moves to Staging: its servers start, no customer sees its answers."]
         case Operation.RETRAIN:
             given = ", ".join(f"{name} {value}" for name, value in content["arguments"].items())
-            return [f"A new version of {model} is trained ({given or 'as model.yaml says'}); nothing is promoted."]
+            said = [f"A new version of {model} is trained ({given or 'as model.yaml says'})."]
+            beside = f"Production version {stable}" if stable else "nothing, as there is no Production version"
+            said.append(f"It is compared with {beside} on the same newest rows, and put into Staging if it is better.")
+            return [*said, "Nothing is promoted by this: what customers see stays as it is."]
         case Operation.ROLL_BACK_SETTLED:
             return [f"Version {version} of {model} answers every customer again instead of version {stable}."]
         case Operation.SET_TRAFFIC:

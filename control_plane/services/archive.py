@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.adapters.archive import Archive, Damaged, Manifest
-from control_plane.adapters.store import log_archive
+from control_plane.adapters.store import log_archive, versions
 from control_plane.adapters.store.log_archive import Hour, Row
 from control_plane.domain import quality as domain
 from control_plane.domain import retention
@@ -34,6 +34,7 @@ class Report:
     dropped: list[str] = field(default_factory=list[str])  # days
     kept: dict[str, str] = field(default_factory=dict[str, str])  # day -> why its partition is not dropped
     exposures: int = 0  # forgotten, of rollouts long over
+    outcomes: int = 0  # forgotten, of predictions that only the archive has
     failed: dict[str, str] = field(default_factory=dict[str, str])  # model and hour -> why it was not archived
 
     def document(self) -> dict[str, Any]:
@@ -70,10 +71,26 @@ async def run(
     return report
 
 
-async def forget(sessions: async_sessionmaker[AsyncSession], report: Report, *, closed_before: datetime) -> None:
-    """Let go of what only an open rollout needs."""
+async def forget(
+    sessions: async_sessionmaker[AsyncSession],
+    report: Report,
+    *,
+    closed_before: datetime,
+    outcomes_before: datetime,
+) -> None:
+    """Let go of what only an open rollout needs, and of outcomes that the archive has beside their predictions."""
     async with sessions.begin() as session:
         report.exposures = await log_archive.forget_exposures(session, closed_before=closed_before)
+    if not report.dropped:  # nothing has become the archive's alone
+        return
+    async with sessions() as session:
+        models = [row.name for row in await versions.models(session, after=None, limit=1_000)]
+    for model in models:
+        gone = 1
+        while gone:
+            async with sessions.begin() as session:
+                gone = await log_archive.forget_outcomes(session, model, before=outcomes_before, at_once=_AT_ONCE)
+            report.outcomes += gone
 
 
 async def _archive(
@@ -85,7 +102,7 @@ async def _archive(
         (mine,) = [h for h in await log_archive.of_day(session, hour.hour.replace(hour=0)) if _same(h, hour)]
         config = await quality.config_of(session, hour.model)
         window = domain.window(config.label if config else Label())
-        batches = _rows(session, archive, mine, window)
+        batches = rows_of(session, archive, mine, window)
         manifest = await _written(archive, mine, batches)
     await asyncio.to_thread(archive.publish, manifest)
     async with sessions.begin() as session:
@@ -95,7 +112,7 @@ async def _archive(
     report.bytes += manifest.bytes
 
 
-async def _rows(session: AsyncSession, archive: Archive, hour: Hour, window: timedelta) -> AsyncGenerator[list[Row]]:
+async def rows_of(session: AsyncSession, archive: Archive, hour: Hour, window: timedelta) -> AsyncGenerator[list[Row]]:
     """What Postgres has of the hour, then what only the archive still has; outcomes as they are known now.
 
     Raises:

@@ -5,7 +5,7 @@ A crash between any two is taken up where it was; inside one nothing has happene
 """
 
 import dataclasses
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 from uuid import UUID
@@ -170,13 +170,15 @@ async def raise_due(session: AsyncSession, *, platform: promotion.Policy, now: d
     if not in_force.schedules:
         return
     names = [row.name for row in await versions.models(session, after=None, limit=1_000)]
+    newest = await policy_store.newest(session)
     for schedule in in_force.schedules:
-        period = int(now.timestamp() // schedule.every_s)
+        at = policy.last_due(schedule, now)
+        if at is None or (schedule.cron is not None and (newest is None or at < newest.applied_at)):
+            continue  # a moment before the policy was there is not made up for
         for name in names:
             if any(fnmatchcase(name, pattern) for pattern in schedule.models):
-                at = datetime.fromtimestamp(period * schedule.every_s, UTC)
                 due = Signal(Source.SCHEDULE, schedule.name, name, Severity.INFO, Status.FIRING, at)
-                await signals.notice(session, f"{schedule.name}:{name}:{period}", due, now=now)
+                await signals.notice(session, f"{schedule.name}:{name}:{at.isoformat()}", due, now=now)
 
 
 async def situation(session: AsyncSession, name: str | None, *, platform: promotion.Policy, now: datetime) -> Situation:
@@ -254,7 +256,8 @@ async def _proposal(session: AsyncSession, act: PolicyActRow) -> Proposal:
         case Operation.RETRAIN:
             return proposals.retrain(act.model, RetrainSpec(reason=why))
         case Operation.PROMOTE:
-            return proposals.promote(act.model, PromoteSpec(reason=why))
+            version = await store.retrained(session, act.signal_id)
+            return proposals.promote(act.model, PromoteSpec(version=version, reason=why))
         case Operation.ROLL_BACK | Operation.ROLL_BACK_SETTLED:
             asked = await proposals.roll_back(session, act.model, why)
             if asked.operation != act.operation:

@@ -26,8 +26,7 @@ async def retrain(session: AsyncSession, name: str, spec: RetrainSpec, *, cause:
     await versions.model(session, name, lock=True)
     if (running := await store.open_training(session, name)) is not None:
         raise Conflict(f"Job {running} is training {name} already.", model=name, job=str(running))
-    args = spec.model_dump(mode="json", exclude={"reason"}, exclude_none=True)
-    job_id = await store.want(session, "train", name, args, created_by=cause.actor.person, now=now)
+    job_id = await store.want(session, "train", name, spec.arguments(), created_by=cause.actor.person, now=now)
     shown = view(await store.load(session, job_id))
     await wake.notify(session, f"job {job_id}")
     await _tell(session, "job.want", shown, cause, before=None, reason=spec.reason)

@@ -67,7 +67,7 @@ def steer(model: str, rollout: UUID, verb: Verb, reason: str) -> Proposal:
 
 
 def retrain(model: str, spec: RetrainSpec) -> Proposal:
-    return Proposal(Operation.RETRAIN, model, spec.model_dump(mode="json", exclude_none=True), spec.reason)
+    return Proposal(Operation.RETRAIN, model, {"reason": spec.reason, **spec.arguments()}, spec.reason)
 
 
 def split(model: str, spec: TrafficSpec, revision: int) -> Proposal:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.adapters.queue import Queue
 from control_plane.adapters.store import jobs, work
+from control_plane.services import retraining
 
 ATTEMPTS = 2  # a job whose worker died that often does so for a reason
 
@@ -30,6 +31,8 @@ async def look(sessions: async_sessionmaker[AsyncSession], queue: Queue) -> None
             if row.state == "running" and int(row.progress.get("attempt", 1)) >= ATTEMPTS:
                 why = f"The worker died {ATTEMPTS} times while it ran this job."
                 await work.end(session, job_id, "failed", now=datetime.now(UTC), error=why)
+                if row.model is not None and row.args.get("source"):
+                    await retraining.failed(session, row.model, job_id, why, now=datetime.now(UTC))
             elif row.state == "running":
                 row.state = "queued"
         await queue.again(job)  # of a job that is over nothing is left to claim

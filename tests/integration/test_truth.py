@@ -12,7 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from structlog.testing import capture_logs
 
 from control_plane.adapters.store import answered
+from control_plane.adapters.store import quality as store
 from control_plane.adapters.store.drift import Reference
+from control_plane.adapters.store.quality import Errors, Join
 from control_plane.adapters.store.tables import LogHourRow, ModelVersionRow, QualityRow
 from control_plane.domain.drift import fold
 from control_plane.domain.drift.decide import Policy
@@ -97,8 +99,31 @@ async def test_an_outcome_of_a_customer_long_after_the_prediction_is_of_neither_
         assert (answer.reported, answer.word, answer.above, answer.score) == (real, "block", True, 0.9)
 
 
+async def test_a_number_beyond_reason_is_the_nearest_one_within_and_keeps_no_hour_unfolded(maker: Sessions) -> None:
+    await add_model(maker, versions=0)
+    config = {**CONFIG, "problem": "regression", "metric": {"name": "mae"}, "costs": None}
+    await add_version(maker, "fraud", "1", config=config)
+    hour = logged.of_today() - timedelta(hours=2)
+    said = [1.0, 1e300, 1e-310, 1.0]
+    records = [logged.record(hour, output={"value": value}, decision=None, threshold=None) for value in said]
+    told = [2.0, -1e100, 1e-310, 1e308]
+    outcomes = [
+        logged.outcome(NOW, value, prediction_id=record["prediction_id"])
+        for value, record in zip(told, records, strict=True)
+    ]
+    await logged.store(maker.kw["bind"], records, outcomes)
+    async with maker.begin() as session:  # digits no double has: as another client may have written them
+        await session.execute(text("UPDATE predictions SET output = '{\"value\": 1e-400}' WHERE prediction_id = :id"),
+                              {"id": records[2]["prediction_id"]})  # fmt: skip
+    assert await quality.fold_due(maker, now=datetime.now(UTC)) == 1
+    async with maker() as session:
+        errors = (await session.scalars(select(QualityRow.tally))).one()["errors"]
+    assert errors[0] == 4
+    assert errors[2] == pytest.approx(1 + 2e15 + 0 + 1e15)
+
+
 async def test_hours_that_cannot_be_folded_are_put_off_with_the_reason_and_block_no_other(
-    maker: Sessions,
+    maker: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await add_model(maker, versions=0)
     config = {**CONFIG, "problem": "regression", "metric": {"name": "mae"}, "costs": None}
@@ -106,10 +131,15 @@ async def test_hours_that_cannot_be_folded_are_put_off_with_the_reason_and_block
     hours = [logged.of_today() - timedelta(hours=number) for number in range(24, 1, -1)]
     good = hours[-1]
     records = [logged.record(hour, output={"value": 1.0}, decision=None, threshold=None) for hour in hours]
-    outcomes = [  # the fourth power of its error is beyond every float: Postgres refuses the sum
-        logged.outcome(NOW, 2.0 if hour == good else 1e100, prediction_id=record["prediction_id"])
-        for hour, record in zip(hours, records, strict=True)
-    ]
+    outcomes = [logged.outcome(NOW, 2.0, prediction_id=record["prediction_id"]) for record in records]
+    reduce = store.errors
+
+    async def refuses(session: AsyncSession, join: Join) -> list[Errors]:
+        if join.hour != good:
+            raise ValueError("out of range")
+        return await reduce(session, join)
+
+    monkeypatch.setattr(store, "errors", refuses)
     await logged.store(maker.kw["bind"], records, outcomes)
     async with maker.begin() as session:  # the good one comes last
         await session.execute(text("UPDATE log_hours SET quality_due_at = hour"))
@@ -124,6 +154,5 @@ async def test_hours_that_cannot_be_folded_are_put_off_with_the_reason_and_block
         waiting = list(await session.scalars(bad))
     assert len(waiting) == 22
     assert all(due is not None and due > now for due in waiting)
-    async with maker.begin() as session:  # told better since
-        await session.execute(text("UPDATE outcomes SET value = '3'"))
+    monkeypatch.undo()
     assert await quality.fold_due(maker, now=now + timedelta(hours=1)) == 20

@@ -36,12 +36,13 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 @contextmanager
-def worker(dsn: str, home: Path, tmp_path: Path, **more: str) -> Iterator[int]:
+def worker(dsn: str, home: Path, tmp_path: Path, *, training: str = TRAINING, **more: str) -> Iterator[int]:
     folder = tmp_path / "fake" / "training"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "__init__.py").touch()
-    (folder / "__main__.py").write_text(TRAINING)
-    env = {"MLCP_POSTGRES_DSN": dsn, "MLCP_HOME": str(home), "PYTHONPATH": str(folder.parent), "PYTHONSAFEPATH": "1"}
+    (folder / "__main__.py").write_text(training)
+    found_at = os.pathsep.join([str(folder.parent), str(Path(__file__).parents[2])])  # the script first, then ourselves
+    env = {"MLCP_POSTGRES_DSN": dsn, "MLCP_HOME": str(home), "PYTHONPATH": found_at, "PYTHONSAFEPATH": "1"}
     argv = [sys.executable, "-m", "control_plane.worker"]
     with running(argv, log=tmp_path / "worker.log", env=env | more) as child:
         yield child.pid

@@ -153,7 +153,9 @@ def test_a_trained_version_is_worth_its_cost_and_never_worse_than_no_model(tmp_p
     assert trained.cost is not None
     assert trained.trivial_cost is not None
     assert trained.cost < trained.trivial_cost
-    assert pipeline.judge_other(prepared, source.config, trained.folder) == pytest.approx(trained.interval.value)
+    itself = pipeline.judge_other(prepared, source.config, trained.folder, trained, seed=1)
+    assert itself.value == pytest.approx(trained.interval.value)
+    assert (itself.difference.value, itself.difference.low, itself.difference.high) == (0.0, 0.0, 0.0)
     # The same rows, the same seed: the same model, bit for bit.
     again = pipeline.train(source, prepared, tmp_path / "again", semver="1.0.0", seed=1, cpus=2, say=silent)
     np.testing.assert_array_equal(again.prediction, trained.prediction)

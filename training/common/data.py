@@ -1,6 +1,8 @@
 """Rows from files, and features as the arrays everything else works on."""
 
 import hashlib
+import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,22 @@ def read(path: Path, config: ModelConfig) -> pd.DataFrame:
                 raise InvalidData(f"{path}: {suffix or 'no suffix'} is neither .parquet nor .csv.")
     except (OSError, ValueError, UnicodeDecodeError) as exc:  # pyarrow's and pandas' parse errors are ValueErrors
         raise InvalidData(f"{path} cannot be read: {exc}") from exc
+
+
+def read_logged(url: str) -> tuple[pd.DataFrame, str]:
+    """Rows of the prediction log, one JSON object a line, and the SHA-256 of the file. `url`: file:// or s3://."""
+    from pyarrow import fs
+
+    digest, rows = hashlib.sha256(), list[dict[str, Any]]()
+    try:
+        system, path = fs.FileSystem.from_uri(url)
+        with system.open_input_stream(path) as source, io.BufferedReader(source, 2**20) as lines:
+            for line in lines:
+                digest.update(line)
+                rows.append(json.loads(line))
+    except (OSError, ValueError) as exc:
+        raise InvalidData(f"The rows out of the log cannot be read: {exc}") from exc
+    return pd.DataFrame.from_records(rows), digest.hexdigest()
 
 
 def hash_file(path: Path) -> str:

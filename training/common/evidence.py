@@ -16,7 +16,7 @@ from training.common import groups, profile
 from training.common.data import Fingerprint
 from training.common.identity import Holdout
 from training.common.models import Source
-from training.common.pipeline import Prepared, Trained
+from training.common.pipeline import Beside, Prepared, Trained
 
 _EXPLAINED = 1_000  # hold-out rows the importances are averaged over
 
@@ -26,7 +26,7 @@ class Production:
     """The version that was Production when this one was trained, on the same hold-out."""
 
     version: str
-    value: float
+    beside: Beside
 
 
 def document(
@@ -59,7 +59,7 @@ def document(
             "low": interval.low,
             "high": interval.high,
         },
-        "production": {"version": production.version, "value": production.value} if production else None,
+        "production": _compared(production),
         "cost": cost,
         "metrics": trained.metrics,
         "threshold": trained.manifest.threshold,
@@ -101,6 +101,13 @@ def _group(group: groups.Group) -> dict[str, Any]:
         "flagged_share": group.flagged,
         "positive_share": group.positive,
     }
+
+
+def _compared(production: Production | None) -> dict[str, Any] | None:
+    if production is None:
+        return None
+    found = production.beside
+    return {"version": production.version, "value": found.value, "difference": asdict(found.difference)}
 
 
 def spared(folder: Path, holdout: Holdout) -> bool:

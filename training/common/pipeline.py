@@ -39,6 +39,7 @@ from training.common.split import Parts
 
 _YEAR = 365.25 * 86_400 * 1_000_000
 _DAY = 86_400 * 1_000_000  # in the unit of `times`
+_PAIRED = 500  # resamples of a difference between two versions
 Floats = NDArray[np.float64]
 
 
@@ -85,10 +86,21 @@ class Trained:
     seconds: float
 
 
-def prepare(source: Source, raw: pd.DataFrame, *, now: datetime) -> Prepared:
-    """Validate, make features, divide. Raises InvalidData with `findings` naming everything wrong with the rows."""
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Another version on the hold-out of a training. `difference`: the trained one's metric minus its, paired."""
+
+    value: float
+    difference: Interval
+
+
+def prepare(source: Source, raw: pd.DataFrame, *, now: datetime, final: bool = False) -> Prepared:
+    """Validate, make features, divide. Raises InvalidData with `findings` naming everything wrong with the rows.
+
+    `final`: the rows have the features as the model was asked with them; features.py has nothing to do.
+    """
     config = source.config
-    function, declared = source.features()
+    function, declared = (None, {}) if final else source.features()
     raw, found = validation.raw(raw, declared, config)
     _refuse(found, raw, validation.LEAKAGE_LATER)
     frame = raw if function is None else function(raw, label_delay_s=config.label.delay_s)
@@ -197,10 +209,10 @@ def train(source: Source, prepared: Prepared, work: Path, *, semver: str, seed: 
     )
 
 
-def judge_other(prepared: Prepared, config: ModelConfig, folder: Path) -> float:
-    """The declared metric of another native version on this hold-out; a feature it wants and we lack is null to it.
+def judge_other(prepared: Prepared, config: ModelConfig, folder: Path, trained: Trained, *, seed: int) -> Beside:
+    """Another native version on this hold-out, and how much better the trained one is, both on the same redrawn rows.
 
-    Raises native.BadArtifact if it cannot be loaded.
+    A feature it wants and we lack is null to it. Raises native.BadArtifact if it cannot be loaded.
     """
     assert config.metric is not None
     model = native.load(folder)
@@ -216,9 +228,16 @@ def judge_other(prepared: Prepared, config: ModelConfig, folder: Path) -> float:
         label = labels.encode(prepared.words[rows], model.manifest.classes, labels.target_of(config).other).astype(
             float
         )
-    return evaluation.measure(config.problem, config.metric.name, label, model.predict_columns(columns))(
-        np.ones(len(label))
+    theirs = evaluation.measure(config.problem, config.metric.name, label, model.predict_columns(columns))
+    ours = evaluation.measure(config.problem, config.metric.name, trained.label, trained.prediction)
+    difference = evaluation.bootstrap(
+        lambda weight: ours(weight) - theirs(weight),
+        len(rows),
+        rng=np.random.default_rng(seed),
+        units=_unit_numbers(prepared),
+        resamples=_PAIRED,
     )
+    return Beside(theirs(np.ones(len(label))), difference)
 
 
 def _constant(problem: Problem, label: Floats, like: Floats) -> Floats:

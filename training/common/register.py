@@ -1,5 +1,6 @@
 """MLflow: what is registered already, and putting one more version there. The only module that imports mlflow."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from training.common.semver import Shape
 
 RUNTIME, DIGEST, SEMVER, EVIDENCE = "mlcp.runtime", "mlcp.digest", "mlcp.semver", "mlcp.evidence"
 _SIGNATURE, _FEATURES = "mlcp.signature", "mlcp.features"
+_JOB = "mlcp.job"
 _NATIVE = "artifacts/native"
 _PARAM_LIMIT = 500  # characters MLflow keeps of a parameter
 
@@ -68,6 +70,21 @@ class Registry:
                 known = _SIGNATURE in tags and _FEATURES in tags
                 return semver, Shape(tags[_SIGNATURE], tags[_FEATURES]) if known else None
         return None, None
+
+    def of_job(self, model: str, job: str) -> tuple[Registered, dict[str, Any]] | None:
+        """The version that this job registered before it was interrupted, and what is known of it; None without one."""
+        with self._answering():
+            newest = self._client.search_model_versions(
+                f"name = '{model}'", order_by=["version_number DESC"], max_results=100
+            )
+            found = next((version for version in newest if version.tags.get(_JOB) == job), None)
+            if found is None:
+                return None
+            experiment = str(self._client.get_run(found.run_id).info.experiment_id)
+        tags = found.tags
+        registered = Registered(str(found.version), tags[DIGEST], found.run_id, experiment)
+        facts = {"model": model, "version": registered.version, "semver": tags[SEMVER], "digest": tags[DIGEST]}
+        return registered, {**facts, "run_id": found.run_id, **json.loads(tags[EVIDENCE])}
 
     def production(self, model: str, into: Path) -> tuple[str, Path] | None:
         """The version with alias `production` and its native artifact, downloaded; None without one of ours."""
@@ -122,6 +139,7 @@ class Registry:
         pictures: Mapping[str, bytes],
         card: str,
         seed: int,
+        job: str | None = None,
     ) -> Registered:
         """Log the runs and the model, and register it as one new version. No alias is touched.
 
@@ -151,6 +169,7 @@ class Registry:
                         EVIDENCE: summary,
                         _SIGNATURE: shape.signature,
                         _FEATURES: shape.features,
+                        **({_JOB: job} if job else {}),
                     },
                 )
                 self._client.set_terminated(run_id)

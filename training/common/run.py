@@ -1,25 +1,32 @@
 """One whole training: rows in, a registered version out, or a refusal with a report."""
 
 import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from control_plane.domain.model_config import ModelConfig
+from control_plane.domain.retraining import LOG_TIME
 from model_servers.native import BadArtifact
 from training.common import card, data, evidence, pipeline, plots, semver, telemetry
 from training.common.data import Fingerprint
 from training.common.evidence import Production
 from training.common.models import Source
-from training.common.pipeline import Prepared
+from training.common.pipeline import Prepared, Trained
 from training.common.progress import Say
 from training.common.register import Registered, Registry
 
 
-def rows_of(source: Source, file: Path | None, *, seed: int) -> tuple[pd.DataFrame, Fingerprint]:
-    """Raw rows from `file`, or simulated ones, and what they are known by."""
+def rows_of(source: Source, file: Path | str | None, *, seed: int) -> tuple[pd.DataFrame, Fingerprint]:
+    """Raw rows from `file`, or simulated ones, and what they are known by. Text is the URL of logged rows."""
+    if isinstance(file, str):
+        frame, sha256 = data.read_logged(file)
+        return frame, Fingerprint(sha256, len(frame), "prediction log")
     if file is not None:
         frame = data.read(file, source.config)
         return frame, Fingerprint(data.hash_file(file), len(frame), file.name)
@@ -38,23 +45,34 @@ def train(
     cpus: int,
     now: datetime,
     say: Say,
+    logged: bool = False,
+    job: str | None = None,
 ) -> Registered:
-    """Raises InvalidData (with `findings`) before anything is written, RegistryUnavailable when MLflow is away."""
+    """Raises InvalidData (with `findings`) before anything is written, RegistryUnavailable when MLflow is away.
+
+    `logged`: the rows are of the prediction log, so their features are final and they have the time they were asked at.
+    `job`: who trains; a version this job has registered already is told again, and nothing is trained.
+    """
+    source = _of_log(source) if logged else source
     config = source.config
     assert config.metric is not None
+    registry = Registry(url)
+    if job is not None and (known := registry.of_job(config.name, job)) is not None:
+        registered, told = known
+        say("registered", f"{config.name} version {registered.version} was registered by this job", 1.0, **told)
+        return registered
     say("validating", f"validating {len(raw)} rows", 0.02)
-    prepared = pipeline.prepare(source, raw, now=now)
+    prepared = pipeline.prepare(source, raw, now=now, final=logged)
     known_as = data.fingerprint(prepared.frame, config, sha256=known_as.sha256, source=known_as.source)
     judging = len(prepared.parts.holdout)
     say("validated", f"{len(raw)} rows passed; {judging} judge; leakage: {prepared.leakage}", 0.1)
-    registry = Registry(url)
     code = source.features_file.read_text(encoding="utf-8") if source.features_file else ""
     shape = semver.shape(config, code)
     version = semver.following(*registry.newest(config.name), shape)
     with tempfile.TemporaryDirectory(prefix="mlcp-train-") as temporary:
         work = Path(temporary)
         trained = pipeline.train(source, prepared, work, semver=version, seed=seed, cpus=cpus, say=say)
-        production = _production(config, prepared, registry, work / "production")
+        production = _production(config, prepared, trained, registry, work / "production", seed=seed)
         moved_by = evidence.importances(trained, prepared)
         found = evidence.document(config, trained, prepared, known_as, production, seed=seed, importances=moved_by)
         evidence.complete(source, trained, prepared, found, trained.folder)
@@ -80,6 +98,7 @@ def train(
             pictures=pictures,
             card=card.markdown(config, trained, prepared, known_as, found, moved_by),
             seed=seed,
+            job=job,
         )
     telemetry.trained(
         config, home, experiment_id=registered.experiment_id, kind=trained.manifest.kind, seconds=trained.seconds
@@ -88,19 +107,29 @@ def train(
         "registered",
         f"{config.name} version {registered.version} ({version}): {config.metric.name} {trained.interval.value:.4f}",
         1.0,
-        model=config.name,
-        version=registered.version,
-        semver=version,
-        digest=registered.digest,
-        run_id=registered.run_id,
-        metric=found["metric"],
-        metrics=found["metrics"],
-        cost=found["cost"],
+        **_told(config.name, registered, version, found),
     )
     return registered
 
 
-def _production(config: ModelConfig, prepared: Prepared, registry: Registry, into: Path) -> Production | None:
+def _told(model: str, registered: Registered, semver: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What whoever started the training goes on with."""
+    facts = {"model": model, "version": registered.version, "semver": semver, "digest": registered.digest}
+    parts = {name: found[name] for name in ("metric", "metrics", "cost", "production")}
+    rows = {"rows": found["data"]["rows"], "data_from": found["data"]["from"], "data_to": found["data"]["to"]}
+    return {**facts, "run_id": registered.run_id, **parts, **rows}
+
+
+def _of_log(source: Source) -> Source:
+    """The declaration as it applies to rows of the prediction log: they have a time, no history to warm up, and the
+    newest of them judge, whatever dates were written down for a file."""
+    of_log = replace(source.config.training, warm_up_days=0, test_from=None, train_from=None)
+    return replace(source, config=replace(source.config, time=source.config.time or LOG_TIME, training=of_log))
+
+
+def _production(
+    config: ModelConfig, prepared: Prepared, trained: Trained, registry: Registry, into: Path, *, seed: int
+) -> Production | None:
     """None without a Production version of ours, or one that cannot be judged on these rows, or learnt from them."""
     into.mkdir()
     found = registry.production(config.name, into)
@@ -110,6 +139,6 @@ def _production(config: ModelConfig, prepared: Prepared, registry: Registry, int
     if config.time is None and not evidence.spared(folder, prepared.holdout):
         return None
     try:
-        return Production(version, pipeline.judge_other(prepared, config, folder))
+        return Production(version, pipeline.judge_other(prepared, config, folder, trained, seed=seed))
     except BadArtifact:
         return None

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import delete, func, literal, or_, select, text, update
+from sqlalchemy import and_, delete, func, literal, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from control_plane.adapters.store import log_hours
@@ -32,6 +32,15 @@ WHERE model = :model AND (
   prediction_id = ANY(CAST(:identities AS uuid[]))
   OR (unit_id = ANY(CAST(:units AS text[])) AND observed_at >= :since AND observed_at <= :until))
 ORDER BY observed_at, outcome_id
+"""
+
+_FORGET_OUTCOMES = """
+DELETE FROM outcomes WHERE outcome_id IN (
+  SELECT outcome_id FROM outcomes
+  WHERE model = :model AND received_at < :before
+    AND (prediction_id < :floor OR (unit_id IS NOT NULL AND observed_at < :before))
+  LIMIT :limit
+) RETURNING 1
 """
 
 _PARTITIONS = """
@@ -65,6 +74,13 @@ async def of_day(session: AsyncSession, day: datetime) -> list[Hour]:
     row = LogHourRow
     query = select(row).where(row.hour >= day, row.hour < day + timedelta(days=1)).order_by(row.hour, row.model)
     return [_hour(found) for found in await session.scalars(query, execution_options={"populate_existing": True})]
+
+
+async def of_model(session: AsyncSession, model: str, *, since: datetime, until: datetime) -> list[Hour]:
+    """Hours that begin within [since, until), the newest first."""
+    row = LogHourRow
+    query = select(row).where(row.model == model, row.hour >= since, row.hour < until).order_by(row.hour.desc())
+    return [_hour(found) for found in await session.scalars(query)]
 
 
 async def rows(session: AsyncSession, model: str, hour: datetime, *, at_once: int) -> AsyncGenerator[list[Row]]:
@@ -146,6 +162,20 @@ async def forget_exposures(session: AsyncSession, *, closed_before: datetime) ->
     ended = select(RolloutRow.id).where(RolloutRow.closed_at < closed_before)
     found = await session.execute(delete(ExposureRow).where(ExposureRow.rollout_id.in_(ended)).returning(literal(1)))
     return len(found.all())
+
+
+async def forget_outcomes(session: AsyncSession, model: str, *, before: datetime, at_once: int) -> int:
+    """Delete outcomes that came before `before` and speak only of hours that the archive alone has, as they are now.
+
+    Those of an open rollout stay. How many went, `at_once` at most: call it again until none does.
+    """
+    row = LogHourRow
+    kept = or_(and_(row.dropped_at.is_(None), row.archived_rows > 0), row.changed != row.archived)
+    oldest = await session.scalar(select(func.min(row.hour)).where(row.model == model, kept))
+    begun = select(func.min(RolloutRow.created_at)).where(RolloutRow.model == model, RolloutRow.closed_at.is_(None))
+    until = min(found for found in (before, oldest, await session.scalar(begun)) if found is not None)
+    given = {"model": model, "before": until, "floor": log_hours.floor_id(until), "limit": at_once}
+    return len((await session.execute(text(_FORGET_OUTCOMES), given)).all())
 
 
 async def alone(connection: AsyncConnection) -> bool:

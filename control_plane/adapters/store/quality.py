@@ -18,8 +18,7 @@ _ANSWERS = f"""
 WITH answers AS (
   SELECT p.prediction_id, p.unit_id, p.received_at, p.served_version AS version, p.threshold,
     CASE WHEN p.shadow THEN 'shadow' WHEN p.pinned THEN 'pinned' ELSE coalesce(p.assigned_variant, '') END AS variant,
-    CASE WHEN jsonb_typeof(p.features -> CAST(:amount AS text)) = 'number'
-      THEN (p.features ->> CAST(:amount AS text))::float8 END AS amount,
+    {truth.number("p.features -> CAST(:amount AS text)")} AS amount,
     {truth.SAID}
   FROM predictions p
   WHERE p.day = :day AND p.prediction_id >= :low AND p.prediction_id < :high AND p.model = :model
@@ -40,14 +39,15 @@ SELECT version, variant, said, score >= threshold AS above, truth::text,
 FROM scored GROUP BY 1, 2, 3, 4, 5, 6
 """
 
-_NUMBERS = """
-, errors AS (
-  SELECT version, variant, (truth #>> '{}')::float8 AS truth, value - (truth #>> '{}')::float8 AS e
-  FROM joined WHERE value IS NOT NULL AND jsonb_typeof(truth) = 'number'
+_NUMBERS = f"""
+, known AS (
+  SELECT version, variant, value, {truth.number("truth")} AS truth FROM joined
+), errors AS (
+  SELECT version, variant, truth, value - truth AS e FROM known WHERE value IS NOT NULL AND truth IS NOT NULL
 )
 SELECT version, variant, count(*), sum(e), sum(abs(e)), sum(e ^ 2), sum(e ^ 4), sum(truth), sum(truth ^ 2)
 FROM errors GROUP BY 1, 2
-"""
+"""  # noqa: S608  (constants)
 
 
 @dataclass(frozen=True, slots=True)

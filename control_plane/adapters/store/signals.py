@@ -111,6 +111,13 @@ async def first_delivery(session: AsyncSession, signature: str, *, forget: datet
     return found is not None
 
 
+async def retrained(session: AsyncSession, signal_id: UUID) -> str | None:
+    """The version a signal of a retraining is about; None of any other signal."""
+    mine = (SignalRow.id == signal_id, SignalRow.source == Source.RETRAINING)
+    version = (await session.scalar(select(SignalRow.facts).where(*mine)) or {}).get("version")
+    return version if isinstance(version, str) else None
+
+
 def signal(row: SignalRow) -> Signal:
     return Signal(
         Source(row.source), row.name, row.model, Severity(row.severity), Status(row.status), row.at, row.facts

@@ -3,6 +3,16 @@
 An outcome speaks of the prediction it names, or of its unit's predictions within a window before it.
 """
 
+BEYOND = "1e15"  # a number further out counts as this one: sums of its powers stay within a double
+
+
+def number(json: str) -> str:
+    """SQL: a JSON number as a double; NULL of anything else. Beyond BEYOND, and closer to 0 than a double can be, it is
+    the nearest number within: what customers or strangers' models send never stops whoever adds it up."""
+    within = f"round(least(greatest(({json})::numeric, -{BEYOND}), {BEYOND}), 300)::float8"
+    return f"CASE WHEN jsonb_typeof({json}) = 'number' THEN {within} END"
+
+
 # Of `answers` (prediction_id, unit_id, received_at, ...), as `joined` with `truth`: JSON, NULL where nothing is known.
 # Parameters: model, window (an interval; bind it as one).
 JOINED = """
@@ -22,9 +32,8 @@ joined AS (
 """
 
 # What an answer of `predictions p` says. A stranger's model may answer whatever it likes: no number, no score.
-SAID = """
+SAID = f"""
 coalesce(p.decision, p.output ->> 'label') AS said,
-CASE WHEN jsonb_typeof(p.output -> 'probability') = 'number'
-  THEN (p.output ->> 'probability')::float8 END AS probability,
-CASE WHEN jsonb_typeof(p.output -> 'value') = 'number' THEN (p.output ->> 'value')::float8 END AS value
+{number("p.output -> 'probability'")} AS probability,
+{number("p.output -> 'value'")} AS value
 """

@@ -6,9 +6,11 @@ Whatever a policy says, a person may always pause and roll back at once, and no 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import ClassVar
+
+from control_plane.domain import cron
 
 
 class Declared:
@@ -63,6 +65,7 @@ class Source(StrEnum):
     PERFORMANCE = "performance"  # the model is less often right
     SLO = "slo"
     ROLLOUT = "rollout"  # one that failed
+    RETRAINING = "retraining"  # one that ended: better, not_better or failed
     SCHEDULE = "schedule"
     HUMAN = "human"
 
@@ -115,11 +118,13 @@ class Limits(Declared):
 
 @dataclass(frozen=True, slots=True)
 class Schedule(Declared):
-    """A signal of the source `schedule` for every model that matches, every `every_s` seconds since 1970."""
+    """A signal of the source `schedule` for every model that matches: every `every_s` seconds since 1970, or whenever
+    `cron` (five fields, UTC) says."""
 
     name: str
-    every_s: float
+    every_s: float | None = None
     models: tuple[str, ...] = ("*",)
+    cron: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +173,14 @@ def ruling(policy: Policy, operation: Operation, *, automated: bool) -> Ruling:
     return Ruling(tier, 0, 0.0, f"Policy {policy.name}: {operation} asked for by {who} is {tier}.")
 
 
+def last_due(schedule: Schedule, now: datetime) -> datetime | None:
+    """The newest moment not after `now` at which the schedule raises its signal."""
+    if schedule.cron is not None:
+        return cron.last_due(schedule.cron, now)
+    every_s = schedule.every_s or 0.0
+    return datetime.fromtimestamp(now.timestamp() // every_s * every_s, UTC) if every_s else None
+
+
 def problems(policy: Policy) -> list[str]:
     """Everything that is wrong with it, one sentence each, naming the field."""
     found: list[str] = []
@@ -189,8 +202,15 @@ def problems(policy: Policy) -> list[str]:
         if freeze.since.tzinfo is None or freeze.until.tzinfo is None or freeze.since >= freeze.until:
             found.append(f"freezes.{at}: since and until have a time zone, and since comes first.")
     for at, schedule in enumerate(policy.schedules):
-        if schedule.every_s < 60:
+        if (schedule.every_s is None) == (schedule.cron is None):
+            found.append(f"schedules.{at}: exactly one of every_s and cron.")
+        elif schedule.every_s is not None and schedule.every_s < 60:
             found.append(f"schedules.{at}.every_s: at least a minute.")
+        elif schedule.cron is not None:
+            try:
+                cron.parse(schedule.cron)
+            except ValueError as exc:
+                found.append(f"schedules.{at}.cron: {exc}.")
     if not 0 <= policy.limits.per_hour <= 1_000:
         found.append("limits.per_hour: from 0 to 1,000.")
     if not 60 <= policy.limits.check_after_s <= 7 * 86_400:

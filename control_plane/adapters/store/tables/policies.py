@@ -43,7 +43,7 @@ class SignalRow(Base):
     __table_args__ = (
         Index("signals_undecided", "id", postgresql_where=text("decided_at IS NULL")),
         Index("signals_model", "model", "id"),
-        one_of("source", "alert", "drift", "performance", "slo", "rollout", "schedule", "human"),
+        one_of("source", "alert", "drift", "performance", "slo", "rollout", "schedule", "human", "retraining"),
         one_of("status", "firing", "resolved"),
         one_of("severity", "info", "warning", "critical"),
     )
