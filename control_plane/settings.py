@@ -8,9 +8,10 @@ as aliases of ours, which win.
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,6 +20,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from control_plane.domain.governance.sign_in import Membership
+
+SigningAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 AbsolutePath = Annotated[Path, BeforeValidator(lambda value: Path(str(value)).expanduser().absolute())]
 
 
@@ -117,7 +121,33 @@ class _Cluster(_Process):
     kubernetes_namespace: str | None = None  # of model servers and training jobs; None: that of the account
 
 
-class ApiSettings(_Store, _Scraped, _Registry, Releases, _Drift, _Archive):
+class SignIn(_Process):
+    """Tokens of an identity provider (OpenID Connect), beside our own keys."""
+
+    oidc_issuer: str | None = None  # exactly as in its tokens' `iss`; None: keys alone
+    oidc_audience: str | None = None  # what of their `aud` is us; needed with an issuer
+    oidc_jwks_url: str | None = None  # where its keys are; None: its discovery document says
+    oidc_algorithms: tuple[SigningAlgorithm, ...] = ("RS256", "ES256")  # others are refused
+    oidc_person_claim: str = "email"  # names the person, as in keys made for them
+    oidc_groups_claim: str = "groups"  # list of names, or a path such as realm_access.roles
+    oidc_roles: dict[str, Membership] = {}  # group -> role, models, automated; the first that fits counts
+    oidc_leeway_s: float = Field(30.0, ge=0, le=300)  # what its clock and ours may differ
+    failed_sign_ins_per_minute: int = Field(60, ge=1)  # of one address; beyond it only what was right before is taken
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.oidc_issuer is None:
+            return self
+        if not self.oidc_audience or not self.oidc_roles:
+            raise ValueError("oidc_issuer needs oidc_audience and oidc_roles")
+        for url in filter(None, (self.oidc_issuer, self.oidc_jwks_url)):
+            parts = urlsplit(url)
+            if parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
+                raise ValueError(f"{url}: keys are fetched over https, or on this host alone")
+        return self
+
+
+class ApiSettings(_Store, _Scraped, _Registry, Releases, _Drift, _Archive, SignIn):
     """The admin API. It needs Postgres to start and MLflow for artifacts' details only."""
 
     api_host: str = "127.0.0.1"  # address the API listens on
@@ -128,6 +158,13 @@ class ApiSettings(_Store, _Scraped, _Registry, Releases, _Drift, _Archive):
     mlflow_webhook_secret: SecretStr | None = None  # signs MLflow's webhooks; None: they need a key like anyone
     alert_webhook_secret: SecretStr | None = None  # signs alerts; None: they need a key like anyone
     audit_public_key_file: AbsolutePath | None = None  # PEM, several keys allowed; None: keys/audit-signing.pub
+
+
+class GateSettings(_Store, _Registry, SignIn):
+    """The authenticating way to MLflow."""
+
+    gate_host: str = "127.0.0.1"  # address the gate to MLflow listens on
+    gate_port: int = 5001  # port the gate to MLflow listens on
 
 
 class InitSettings(ApiSettings):

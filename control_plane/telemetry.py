@@ -101,5 +101,6 @@ class Metric:
     AUDIT_INTACT = "mlcp_audit_chain_intact"  # 1; 0 from the first look that found a link which does not follow
     AUDIT_LINKS = "mlcp_audit_links"  # length of the chain
     AUDIT_VERIFIED = "mlcp_audit_verified_timestamp_seconds"  # Unix time of the last verification
+    SIGN_INS_FAILED = "mlcp_sign_ins_failed_total"  # [kind]; key, or what of a token: signature, time, audience, ...
     API_REQUESTS = "mlcp_api_requests_total"  # [method, status]
     API_LATENCY = "mlcp_api_request_seconds"  # [method]

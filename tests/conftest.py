@@ -34,7 +34,13 @@ if TYPE_CHECKING:  # the API is imported by the tests that start it, not by ever
     from tests.support.s3 import S3
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-_ON_MLFLOW = {"test_registry_adapter", "test_registry_reconciled", "test_serving_foreign", "test_training_register"}
+_ON_MLFLOW = {
+    "test_mlflow_gate",
+    "test_registry_adapter",
+    "test_registry_reconciled",
+    "test_serving_foreign",
+    "test_training_register",
+}
 
 # A loaded machine is no failure, nor is a run of unlucky draws that an assumption turns away.
 hypothesis_settings.register_profile(
@@ -247,7 +253,12 @@ async def api(dsn: str, maker: async_sessionmaker[AsyncSession], home: Path) -> 
     """The admin API on a real port; its database has the schema and nothing else."""
     from tests.support.api import Api, serving
 
-    settings = ApiSettings(postgres_dsn=SecretStr(dsn), router_token=SecretStr("router-token"), home=home)
+    settings = ApiSettings(
+        postgres_dsn=SecretStr(dsn),
+        router_token=SecretStr("router-token"),
+        home=home,
+        failed_sign_ins_per_minute=100_000,  # tests fail on purpose
+    )
     async with serving(settings) as url:
         api = Api(url, maker)
         yield api

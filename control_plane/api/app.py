@@ -26,8 +26,9 @@ from control_plane.api import (
     rollouts,
     webhooks,
 )
+from control_plane.api.door import Door
 from control_plane.api.middleware import BodyLimit, RequestId, WebhookCounts, counter, webhook_counter
-from control_plane.errors import ControlPlaneError, InvalidInput, StoreUnavailable
+from control_plane.errors import ControlPlaneError, InvalidInput, RateLimited, StoreUnavailable
 from control_plane.settings import ApiSettings
 
 _CLASSIC = (health.router, models.router, releases.router, rollouts.experiments)  # also at the root, as ever
@@ -52,19 +53,22 @@ def create_app(settings: ApiSettings, tracer: Tracer | None = None, metrics: Met
     async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, object]]:
         dsn, pooler = settings.postgres_dsn.get_secret_value(), settings.transaction_pooler
         engine = store.create_engine(dsn, pooler=pooler, lock_ms=_LONGEST_WAIT_MS)
+        door = Door(settings, metrics)
         alive = metrics.alive("api", settings.metrics_host, settings.metrics_port) if metrics else nullcontext()
         try:
             async with alive:
-                yield {"sessionmaker": store.sessions(engine), "settings": settings}
+                yield {"sessionmaker": store.sessions(engine), "settings": settings, "door": door}
         finally:
+            await door.close()
             await engine.dispose()
 
     app = FastAPI(
         title="mlcp admin API",
         version=version("mlcp"),
-        description="Releases of machine-learning models: who answers which customer, and the proof of it.",
+        description="Releases of machine-learning models: who answers which customer, and the proof of it. "
+        "Texts hold no U+0000 and no half surrogate pairs, numbers are finite.",
         lifespan=lifespan,
-        responses=problems.responses(ControlPlaneError, StoreUnavailable, InvalidInput),
+        responses=problems.responses(ControlPlaneError, StoreUnavailable, InvalidInput, RateLimited),
     )
     problems.install(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from control_plane.adapters.store import approvals as store
 from control_plane.api.auth import Requires, cause
-from control_plane.api.deps import Cursor, Filter, Limit, Now, PolicyDep, Session, uuid_cursor
+from control_plane.api.body import Json
+from control_plane.api.deps import Filter, IdCursor, Limit, Now, PolicyDep, Session, uuid_cursor
 from control_plane.api.once import Key, Once
 from control_plane.api.problems import responses
 from control_plane.contracts.approvals import ApprovalView
@@ -34,7 +35,7 @@ router = APIRouter(
     prefix="/approvals", tags=["approvals"], responses=responses(Unauthenticated, Forbidden, InvalidInput)
 )
 Reader = Annotated[Principal, Depends(Requires(Action.READ))]
-Match = Annotated[str | None, Header(alias="If-Match", description="The ETag of GET /approvals/{id}.")]
+Match = Annotated[str, Header(alias="If-Match", description="The ETag of GET /approvals/{id}.")]
 _CHANGES = responses(NotFound, Conflict, StaleRevision, IdempotencyMismatch, PreconditionRequired)
 
 
@@ -45,7 +46,7 @@ async def list_approvals(
     state: Annotated[State | None, Query(description="Only those in this state.")] = None,
     model: Filter = None,
     limit: Limit = 50,
-    cursor: Cursor = None,
+    cursor: IdCursor = None,
 ) -> Page[ApprovalView]:
     """Newest first."""
     entries = await store.page(session, before=uuid_cursor(cursor), limit=limit, state=state, model=model)
@@ -68,13 +69,13 @@ async def get_approval(approval_id: UUID, session: Session, response: Response) 
 )
 async def approve(
     approval_id: UUID,
-    body: ReasonSpec,
+    body: Json[ReasonSpec],
     request: Request,
     session: Session,
     principal: Annotated[Principal, Depends(Requires(Action.APPROVE))],
     policy: PolicyDep,
     now: Now,
-    if_match: Match = None,
+    if_match: Match,
     key: Key = None,
 ) -> ApprovalView | Response:
     """Agree. With the last person needed it is carried out, in the same transaction. Its author cannot."""
@@ -90,12 +91,12 @@ async def approve(
 @router.post("/{approval_id}/reject", response_model=ApprovalView, responses=_CHANGES)
 async def reject(
     approval_id: UUID,
-    body: ReasonSpec,
+    body: Json[ReasonSpec],
     request: Request,
     session: Session,
     principal: Annotated[Principal, Depends(Requires(Action.APPROVE))],
     now: Now,
-    if_match: Match = None,
+    if_match: Match,
     key: Key = None,
 ) -> ApprovalView | Response:
     """Refuse it, for everybody. Its author withdraws instead."""
@@ -111,12 +112,12 @@ async def reject(
 @router.post("/{approval_id}/withdraw", response_model=ApprovalView, responses=_CHANGES)
 async def withdraw(
     approval_id: UUID,
-    body: ReasonSpec,
+    body: Json[ReasonSpec],
     request: Request,
     session: Session,
     principal: Annotated[Principal, Depends(Requires(Action.WITHDRAW))],
     now: Now,
-    if_match: Match = None,
+    if_match: Match,
     key: Key = None,
 ) -> ApprovalView | Response:
     """Take it back: its author, or an admin."""
@@ -129,8 +130,6 @@ async def withdraw(
     return await Once(request, session, principal, key, now)(act)
 
 
-def seen(if_match: str | None) -> str:
-    """The ETag sent. Raises PreconditionRequired without one: nobody decides on what he has not seen."""
-    if if_match is None:
-        raise PreconditionRequired("Send the ETag of GET /approvals/{id} in If-Match: it names what you have seen.")
+def seen(if_match: str) -> str:
+    """The ETag sent: nobody decides on what he has not seen."""
     return if_match.strip().removeprefix("W/")

@@ -5,15 +5,14 @@ from collections.abc import AsyncGenerator
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime
 
 from control_plane.adapters import signing, store
 from control_plane.adapters.objects import Objects, location
 from control_plane.api.auth import Requires
-from control_plane.api.deps import Cursor, Filter, Limit, Now, Session, Settings, number_cursor
+from control_plane.api.deps import Filter, Limit, Now, NumberCursor, Session, Settings, number_cursor
 from control_plane.api.problems import responses
 from control_plane.contracts.audit import AuditVerification, AuditView
-from control_plane.contracts.base import Page
+from control_plane.contracts.base import Moment, Page
 from control_plane.domain.checkpoints import Signed
 from control_plane.domain.governance import Action
 from control_plane.errors import ControlPlaneError, Forbidden, InvalidConfig, InvalidInput, Unauthenticated
@@ -37,10 +36,10 @@ async def list_audit(
     action: Filter = None,
     object: Filter = None,
     actor: Filter = None,
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
     limit: Limit = 50,
-    cursor: Cursor = None,
+    cursor: NumberCursor = None,
 ) -> Page[AuditView]:
     """Links of the chain, newest first. `object` is kind:name, such as model:fraud."""
     before = number_cursor(cursor)

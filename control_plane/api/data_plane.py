@@ -9,6 +9,7 @@ from pydantic import Field
 from control_plane.adapters import store
 from control_plane.adapters.store import routers, snapshots
 from control_plane.api.auth import router_token
+from control_plane.api.body import Json
 from control_plane.api.deps import Session
 from control_plane.contracts.base import Request as Body
 from control_plane.contracts.base import Text
@@ -56,7 +57,7 @@ async def get_snapshot(
 @router.post("/routers/{router_id}", status_code=204)
 async def report(
     router_id: Annotated[Text, Path(min_length=1, max_length=200)],
-    body: RouterReport,
+    body: Json[RouterReport],
     session: Session,
 ) -> None:
     """A router's report, while it cannot leave it on the bus."""

@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adapters import store
 from control_plane.contracts.base import Text
-from control_plane.errors import InvalidInput
 from control_plane.services import promotion
 from control_plane.services.promotion import Policy
 from control_plane.settings import ApiSettings
@@ -47,20 +46,16 @@ def _live_within(settings: Settings) -> timedelta:
 PolicyDep = Annotated[Policy, Depends(_policy)]
 LiveWithin = Annotated[timedelta, Depends(_live_within)]
 Limit = Annotated[int, Query(ge=1, le=200, description="Items in one answer.")]
-Cursor = Annotated[Text | None, Query(max_length=100, description="`next` of the page before.")]
+_CURSOR = "`next` of the page before."
+Cursor = Annotated[Text | None, Query(max_length=100, description=_CURSOR)]
+IdCursor = Annotated[str | None, Query(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", description=_CURSOR)]
+NumberCursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$", description=_CURSOR)]
 Filter = Annotated[Text | None, Query(max_length=200)]
 
 
 def uuid_cursor(cursor: str | None) -> UUID | None:
-    try:
-        return None if cursor is None else UUID(cursor)
-    except ValueError as exc:
-        raise InvalidInput("The cursor cannot be used.", reasons=["query.cursor: not one this list gave out"]) from exc
+    return None if cursor is None else UUID(cursor)
 
 
 def number_cursor(cursor: str | None) -> int | None:
-    if cursor is None:
-        return None
-    if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 18:
-        raise InvalidInput("The cursor cannot be used.", reasons=["query.cursor: not one this list gave out"])
-    return int(cursor)
+    return None if cursor is None else int(cursor)

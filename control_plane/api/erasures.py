@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from control_plane.api.auth import Requires, cause
+from control_plane.api.body import Json
 from control_plane.api.deps import Now, Session
 from control_plane.api.once import Key, Once
 from control_plane.api.problems import responses
@@ -20,7 +21,7 @@ router = APIRouter(tags=["predictions"], responses=responses(Unauthenticated, Fo
 
 @router.post("/erasures", status_code=202, response_model=JobView, responses=responses(IdempotencyMismatch))
 async def erase_unit(
-    body: ErasureSpec,
+    body: Json[ErasureSpec],
     request: Request,
     session: Session,
     principal: Annotated[Principal, Depends(Requires(Action.ERASE))],

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from control_plane.adapters.store import jobs as store
 from control_plane.api.auth import Requires, cause
-from control_plane.api.deps import Cursor, Filter, Limit, Now, Session, uuid_cursor
+from control_plane.api.body import Json
+from control_plane.api.deps import Filter, IdCursor, Limit, Now, Session, uuid_cursor
 from control_plane.api.once import Key, Once
 from control_plane.api.problems import responses
 from control_plane.contracts.base import Page
@@ -30,7 +31,7 @@ async def list_jobs(
     model: Filter = None,
     state: JobState | None = None,
     limit: Limit = 50,
-    cursor: Cursor = None,
+    cursor: IdCursor = None,
 ) -> Page[JobView]:
     """Newest first."""
     rows = await store.page(session, before=uuid_cursor(cursor), limit=limit, model=model, state=state)
@@ -55,7 +56,7 @@ async def get_job_logs(
 @router.post("/{job_id}/cancel", response_model=JobView, responses=responses(NotFound, Conflict, IdempotencyMismatch))
 async def cancel_job(
     job_id: UUID,
-    body: ReasonSpec,
+    body: Json[ReasonSpec],
     request: Request,
     session: Session,
     principal: Annotated[Principal, Depends(Requires(Action.CANCEL_JOB))],

@@ -4,13 +4,12 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import AwareDatetime
 
 from control_plane.adapters.store import versions
 from control_plane.api.auth import Requires
-from control_plane.api.deps import Cursor, Limit, Now, PolicyDep, Session, number_cursor
+from control_plane.api.deps import Cursor, Limit, Now, NumberCursor, PolicyDep, Session, number_cursor
 from control_plane.api.problems import responses
-from control_plane.contracts.base import Page, Text
+from control_plane.contracts.base import Moment, Page, Text
 from control_plane.contracts.drift import DriftView
 from control_plane.contracts.models import (
     ImportancesView,
@@ -28,6 +27,10 @@ from control_plane.services.keys import Principal
 
 router = APIRouter(prefix="/models", tags=["models"], responses=responses(Unauthenticated, Forbidden))
 Reader = Annotated[Principal, Depends(Requires(Action.READ))]
+_PERIOD = "^([1-9][0-9]{0,4}[mhdw]|hour|day|week|month)$"
+Period = Annotated[
+    Text, Query(max_length=20, description="At most 366 days.", json_schema_extra={"pattern": _PERIOD}, examples=["7d"])
+]
 
 
 @router.get("", responses=responses(InvalidInput))
@@ -56,7 +59,9 @@ async def get_model(model: str, session: Session) -> ModelView:
     dependencies=[Depends(Requires(Action.READ))],
     responses=responses(NotFound, InvalidInput),
 )
-async def list_versions(model: str, session: Session, limit: Limit = 50, cursor: Cursor = None) -> Page[VersionView]:
+async def list_versions(
+    model: str, session: Session, limit: Limit = 50, cursor: NumberCursor = None
+) -> Page[VersionView]:
     """Newest first; versions gone from MLflow stay, with `deleted_at`."""
     rows = await models.page_of_versions(session, model, before=number_cursor(cursor), limit=limit)
     return Page(items=list(rows), next=rows[-1].version if len(rows) == limit else None)
@@ -74,7 +79,7 @@ async def get_version(model: str, version: str, session: Session, policy: Policy
     "/{model}/timeline", dependencies=[Depends(Requires(Action.READ))], responses=responses(NotFound, InvalidInput)
 )
 async def get_timeline(
-    model: str, session: Session, now: Now, as_of: AwareDatetime | None = None, limit: Limit = 200
+    model: str, session: Session, now: Now, as_of: Moment | None = None, limit: Limit = 200
 ) -> TimelineView:
     """Who was Production and Staging at `as_of` (RFC 3339 with its offset), and the changes up to then."""
     moment: datetime = as_of or now
@@ -84,9 +89,7 @@ async def get_timeline(
 @router.get(
     "/{model}/performance", dependencies=[Depends(Requires(Action.READ))], responses=responses(NotFound, InvalidInput)
 )
-async def get_performance(
-    model: str, session: Session, now: Now, period: Annotated[Text, Query(max_length=20)] = "24h"
-) -> PerformanceView:
+async def get_performance(model: str, session: Session, now: Now, period: Period = "24h") -> PerformanceView:
     """Requests, latency and quality per version over the last `period`: 15m, 24h, 7d, 4w, or hour, day, week, month."""
     return await performance.view(session, model, period, now=now)
 
@@ -106,11 +109,9 @@ async def get_drift(
 
 @router.get("/{model}/explain", dependencies=[Depends(Requires(Action.READ))], responses=responses(NotFound))
 async def get_importances(
-    model: str, session: Session, version: Annotated[Text | None, Query(max_length=20)] = None
+    model: str, session: Session, version: Annotated[str | None, Query(pattern=r"^[0-9]{1,10}$")] = None
 ) -> ImportancesView:
     """What moves the answers of a version on the whole; of the one in Production where none is named."""
-    if version is not None and not (version.isascii() and version.isdigit()):
-        raise NotFound(f"Model {model} has no such version.", model=model)
     return await models.importances(session, model, version)
 
 

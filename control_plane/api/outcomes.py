@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import Field
 
 from control_plane.api.auth import Requires, permit
+from control_plane.api.body import Json
 from control_plane.api.deps import Now, Session, Settings
 from control_plane.api.once import Key, Once
 from control_plane.api.problems import responses
@@ -28,14 +29,17 @@ Batch = Annotated[list[OutcomeSpec], Field(min_length=1, max_length=5_000)]
 
 @router.post("/outcomes", status_code=201, response_model=OutcomesAccepted, responses=responses(IdempotencyMismatch))
 async def report_outcomes(
-    body: Annotated[Batch | OutcomeSpec, Body()],
+    body: Annotated[Json[Batch | OutcomeSpec], Body()],
     request: Request,
     session: Session,
     principal: Annotated[Principal, Depends(Requires(Action.REPORT_OUTCOME))],
     now: Now,
     key: Key = None,
 ) -> OutcomesAccepted | Response:
-    """What really happened, one outcome or a list. All are stored before the answer leaves, or none is."""
+    """What really happened, one outcome or a list. All are stored before the answer leaves, or none is.
+
+    Exactly one of prediction_id and unit_id names the subject; unit_id needs a model that exists, and a prediction that
+    is not in the log yet its own. 422 names every outcome that cannot be taken."""
     specs = [body] if isinstance(body, OutcomeSpec) else body
 
     async def act() -> OutcomesAccepted:

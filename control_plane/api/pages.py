@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 from control_plane.adapters.store import approvals as store
 from control_plane.adapters.store import page_sessions
 from control_plane.api import plots
-from control_plane.api.auth import permit
+from control_plane.api.auth import identify, permit
 from control_plane.api.deps import Now, PolicyDep, Session
 from control_plane.contracts.approvals import ApprovalView
 from control_plane.contracts.rollouts import PromoteSpec, ReasonSpec
@@ -84,10 +84,12 @@ async def sign_in_form() -> Response:
 async def sign_in(request: Request, session: Session, now: Now) -> Response:
     """A session of a working day for the key given, if it may read."""
     form = await _form(request)
-    principal = await keys.authenticate(session, form.get("key", "").strip(), now=now)
+    principal = await identify(request, form.get("key", "").strip(), now)
     permit(principal, Action.READ, None)
+    if principal.proof.startswith("oidc:"):
+        raise Forbidden("Pages are signed in to with a key: a session must not outlive the token it began with.")
     token = secrets.token_urlsafe(32)
-    await page_sessions.begin(session, token, principal.key_id, expires_at=now + _LASTS, now=now)
+    await page_sessions.begin(session, token, UUID(principal.proof), expires_at=now + _LASTS, now=now)
     answer = RedirectResponse("/pages/approvals", 303, _HEADERS)
     safe = request.url.scheme == "https"
     answer.set_cookie(
@@ -154,7 +156,7 @@ async def decide(
         reason = ReasonSpec(reason=form.get("reason", "")).reason
     except ValidationError as exc:
         raise InvalidInput("Say why.", reasons=["reason: from 1 to 2,000 characters"]) from exc
-    who = Actor(principal.person, principal.grant.role, str(principal.key_id))
+    who = Actor(principal.person, principal.grant.role, principal.proof)
     cause, etag = Cause(who, "page", request.state.request_id, principal.automated), form.get("etag", "")
     if verb == "approve":
         await approvals.approve(session, approval_id, etag, reason, platform=policy, cause=cause, now=now)
@@ -211,8 +213,17 @@ def _asked(view: ApprovalView) -> dict[str, object]:
 
 def _facts(view: ApprovalView) -> list[tuple[str, str]]:
     """Everything in the content that identifies what is agreed to, a line each."""
-    shown = ("version", "stable", "stage", "digest", "config_sha256", "evidence_sha256", "rollout", "revision")
-    return [(name.replace("_", " "), str(view.content[name])) for name in shown if view.content.get(name) is not None]
+    shown = {
+        "version": "version",
+        "stable": "in place of version",
+        "stage": "stage",
+        "digest": "digest of the artifact",
+        "config_sha256": "SHA-256 of model.yaml",
+        "evidence_sha256": "SHA-256 of the evidence",
+        "rollout": "rollout",
+        "revision": "revision",
+    }
+    return [(said, str(view.content[name])) for name, said in shown.items() if view.content.get(name) is not None]
 
 
 def _refused(request: Request, exc: Exception) -> Response:

@@ -7,7 +7,18 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from control_plane.adapters.store import policies as store
 from control_plane.api.auth import Requires, cause
-from control_plane.api.deps import Cursor, Filter, Limit, Now, PolicyDep, Session, number_cursor, uuid_cursor
+from control_plane.api.body import Json
+from control_plane.api.deps import (
+    Filter,
+    IdCursor,
+    Limit,
+    Now,
+    NumberCursor,
+    PolicyDep,
+    Session,
+    number_cursor,
+    uuid_cursor,
+)
 from control_plane.api.once import Key, Once
 from control_plane.api.problems import responses
 from control_plane.api.releases import waits
@@ -35,7 +46,7 @@ _CHANGES = responses(Conflict, IdempotencyMismatch)
 
 
 @router.get("", dependencies=[Depends(Requires(Action.READ))])
-async def list_policies(session: Session, limit: Limit = 50, cursor: Cursor = None) -> Page[PolicyView]:
+async def list_policies(session: Session, limit: Limit = 50, cursor: NumberCursor = None) -> Page[PolicyView]:
     """Every policy that was applied, newest first. Before the first one a template is in force: GET current."""
     rows = await store.page(session, before=number_cursor(cursor), limit=limit)
     following = str(rows[-1].version) if len(rows) == limit else None
@@ -48,7 +59,7 @@ async def list_policies(session: Session, limit: Limit = 50, cursor: Cursor = No
     responses=_CHANGES | {202: {"model": ApprovalView, "description": "It waits for an approval."}},
 )
 async def apply(
-    body: PolicySpec,
+    body: Json[PolicySpec],
     request: Request,
     session: Session,
     principal: Annotated[Principal, Depends(Requires(Action.SET_POLICY))],
@@ -57,7 +68,9 @@ async def apply(
     response: Response,
     key: Key = None,
 ) -> PolicyView | ApprovalView | Response:
-    """Put another policy in force, at once or after the approval the present one asks for."""
+    """Put another policy in force, at once or after the approval the present one asks for.
+
+    The document has to be a whole policy, as `mlcp apply -f` reads it; 422 names everything that is wrong with it."""
     asked = proposals.configure(body.document, body.reason)
 
     async def act() -> PolicyView | ApprovalView:
@@ -72,8 +85,8 @@ async def apply(
 
 
 @router.post("/plan")
-async def plan(body: PolicySpec, session: Session, reader: Reader, platform: PolicyDep) -> PolicyPlanView:
-    """What applying it would change. Nothing is written."""
+async def plan(body: Json[PolicySpec], session: Session, reader: Reader, platform: PolicyDep) -> PolicyPlanView:
+    """What applying it would change. Nothing is written. The document has to be a whole policy, as for POST."""
     wanted = proposals.configure(body.document, body.reason).request["document"]
     now_so = await policies.current(session, platform.governance)
     in_force = await policies.in_force(session, platform.governance)
@@ -84,7 +97,7 @@ async def plan(body: PolicySpec, session: Session, reader: Reader, platform: Pol
 
 @router.post("/halt", responses=_CHANGES)
 async def halt(
-    body: ReasonSpec,
+    body: Json[ReasonSpec],
     request: Request,
     session: Session,
     principal: Annotated[Principal, Depends(Requires(Action.HALT))],
@@ -96,7 +109,7 @@ async def halt(
 
 @router.post("/resume", responses=_CHANGES)
 async def resume(
-    body: ReasonSpec,
+    body: Json[ReasonSpec],
     request: Request,
     session: Session,
     principal: Annotated[Principal, Depends(Requires(Action.RESUME))],
@@ -109,7 +122,9 @@ async def resume(
 
 
 @router.post("/try")
-async def try_signal(body: SignalSpec, session: Session, reader: Reader, platform: PolicyDep, now: Now) -> DecisionView:
+async def try_signal(
+    body: Json[SignalSpec], session: Session, reader: Reader, platform: PolicyDep, now: Now
+) -> DecisionView:
     """What would be done about a signal now, and why. Nothing is written."""
     if body.model is not None and not covers(reader.grant.models, body.model):
         raise Forbidden(f"The key does not cover {body.model}.")
@@ -119,7 +134,7 @@ async def try_signal(body: SignalSpec, session: Session, reader: Reader, platfor
 
 @router.get("/decisions")
 async def list_decisions(
-    session: Session, reader: Reader, model: Filter = None, limit: Limit = 50, cursor: Cursor = None
+    session: Session, reader: Reader, model: Filter = None, limit: Limit = 50, cursor: IdCursor = None
 ) -> Page[DecisionView]:
     """What was noticed, what was decided about it and from what, what was done, and whether it helped; newest first."""
     found = await governor.shown(session, before=uuid_cursor(cursor), limit=limit, model=model)

@@ -1,5 +1,6 @@
 """RFC 9457 problem+json: the one place where an error becomes a response."""
 
+import math
 from http import HTTPStatus
 from typing import Any
 
@@ -9,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic_core import to_jsonable_python
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from control_plane.contracts.problems import BASE, Problem
 from control_plane.errors import (
@@ -16,6 +18,8 @@ from control_plane.errors import (
     InvalidInput,
     MethodNotAllowed,
     NotFound,
+    PreconditionRequired,
+    RateLimited,
     TooLarge,
     Unauthenticated,
 )
@@ -33,6 +37,8 @@ def render(error: ControlPlaneError, *, instance: str, trace_id: str | None) -> 
         headers["WWW-Authenticate"] = "Bearer"
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = "1"
+    if isinstance(error, RateLimited):
+        headers["Retry-After"] = str(math.ceil(error.extra.get("retry_after_s", 1)))
     return JSONResponse(body, error.status, headers, media_type="application/problem+json")
 
 
@@ -45,6 +51,9 @@ def _expected(request: Request, exc: Exception) -> JSONResponse:
 
 def _malformed(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)
+    if all(error["type"] == "missing" and error["loc"] == ("header", "If-Match") for error in exc.errors()):
+        why = "Send in If-Match the ETag that GET gave you: it names what you have seen and are about to change."
+        return _expected(request, PreconditionRequired(why))
     reasons = [f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()]
     kind = request.headers.get("content-type", "")
     if request.method in {"POST", "PUT"} and "json" not in kind and any(r.startswith("body") for r in reasons):
@@ -66,7 +75,20 @@ def _http(request: Request, exc: Exception) -> JSONResponse:
             error = InvalidInput("The request cannot be read.", reasons=[f"body: {exc.detail}"])
     answer = _expected(request, error)
     answer.headers.update(exc.headers or {})
+    if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods(request)):
+        answer.headers["Allow"] = ", ".join(methods)
     return answer
+
+
+def _methods(request: Request) -> list[str]:
+    """What the resource takes, all its routes together: the framework names those of the first one alone.
+
+    Of two templates that fit the path, /policies/halt and /policies/{name}, it is the one with fewer names to fill.
+    """
+    paths: dict[str, dict[str, object]] = request.app.openapi()["paths"]
+    asked = {request.url.path, f"/api/v1{request.url.path}"}  # the classic ones are at the root, too
+    fits = [template for template in paths if any(compile_path(template)[0].match(path) for path in asked)]
+    return [method.upper() for method in paths[min(fits, key=lambda t: t.count("{"))]] if fits else []
 
 
 def _unexpected(request: Request, exc: Exception) -> JSONResponse:

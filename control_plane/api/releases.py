@@ -1,13 +1,14 @@
 """Routes of /models that change who answers: promote, roll back, split, retrain."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Request, Response
-from pydantic import BaseModel
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from pydantic import BaseModel, BeforeValidator
 
 from control_plane.adapters.store.rollouts import Entry
 from control_plane.api.auth import Requires, cause
+from control_plane.api.body import Json
 from control_plane.api.deps import Now, PolicyDep, Session
 from control_plane.api.once import Key, Once
 from control_plane.api.problems import responses
@@ -38,6 +39,11 @@ WAITS: dict[int | str, dict[str, Any]] = {202: {"model": ApprovalView, "descript
 _ALWAYS = (Unauthenticated, Forbidden, NotFound, InvalidInput, IdempotencyMismatch)
 router = APIRouter(prefix="/models/{model}", tags=["releases"], responses=responses(*_ALWAYS))
 _STAGES = {stage.value.lower(): stage for stage in Stage}
+Goal = Annotated[
+    Literal["development", "staging", "production", "archived"],
+    BeforeValidator(lambda given: str(given).lower()),
+    Path(description="In any case of letters.", examples=["production"]),
+]
 
 
 @router.post(
@@ -48,25 +54,24 @@ _STAGES = {stage.value.lower(): stage for stage in Stage}
 )
 async def promote(
     model: str,
-    stage: str,
+    stage: Goal,
     request: Request,
     session: Session,
     principal: Annotated[Principal, Depends(Requires(Action.PROMOTE))],
     policy: PolicyDep,
     now: Now,
-    body: PromoteSpec | None = None,
+    body: Json[PromoteSpec | None] = None,
     key: Key = None,
 ) -> RolloutView | StageChangeView | ApprovalView | Response:
     """Make a version Production by a rollout, or move it to another stage.
 
     Without a version, the newest that passes its gates. What the request leaves out of the plan comes from the
     version's model.yaml. A refusal names every gate that is not met. Where the policy in force asks for an approval,
-    the answer is that approval, and nothing has happened yet.
+    the answer is that approval, and nothing has happened yet. A plan has to make sense as a whole, or it is refused
+    with 422 and every reason: steps rise and belong to a strategy that has some, metrics are known, a split is whole.
     """
     spec = body or PromoteSpec()
-    to = _STAGES.get(stage.lower())
-    if to is None:
-        raise InvalidInput("There is no such stage.", reasons=[f"path.stage: one of {', '.join(_STAGES)}"])
+    to = _STAGES[stage]
 
     async def act() -> RolloutView | StageChangeView | ApprovalView:
         why = cause(principal, request)
@@ -81,8 +86,12 @@ async def promote(
 
 
 @router.post("/plan", response_model=PlanView, dependencies=[Depends(Requires(Action.READ))])
-async def plan(model: str, session: Session, policy: PolicyDep, now: Now, body: PromoteSpec | None = None) -> PlanView:
-    """What POST promote/production would do with the same body, and everything in its way. Nothing is changed."""
+async def plan(
+    model: str, session: Session, policy: PolicyDep, now: Now, body: Json[PromoteSpec | None] = None
+) -> PlanView:
+    """What POST promote/production would do with the same body, and everything in its way. Nothing is changed.
+
+    A plan has to make sense as a whole, as there."""
     return await promotion.preview(session, model, body or PromoteSpec(), policy=policy, now=now)
 
 
@@ -94,7 +103,7 @@ async def plan(model: str, session: Session, policy: PolicyDep, now: Now, body: 
 )
 async def roll_back(
     model: str,
-    body: ReasonSpec,
+    body: Json[ReasonSpec],
     request: Request,
     session: Session,
     principal: Annotated[Principal, Depends(Requires(Action.ROLL_BACK))],
@@ -122,17 +131,19 @@ async def roll_back(
 )
 async def put_traffic(
     model: str,
-    body: TrafficSpec,
+    body: Json[TrafficSpec],
     request: Request,
     session: Session,
     principal: Annotated[Principal, Depends(Requires(Action.SET_TRAFFIC))],
     policy: PolicyDep,
     now: Now,
     response: Response,
-    if_match: Annotated[str | None, Header(alias="If-Match", description="The ETag of GET traffic.")] = None,
+    if_match: Annotated[str, Header(alias="If-Match", description="The ETag of GET traffic.")],
     key: Key = None,
 ) -> TrafficView | ApprovalView | Response:
-    """Divide the traffic by hand between Production and one more version; no arms: all back to Production."""
+    """Divide the traffic by hand between Production and one more version; no arms: all back to Production.
+
+    Together they are the whole traffic: 422 for percentages that do not add up to 100, or a version named twice."""
     asked = proposals.split(model, body, _revision(if_match))
 
     async def act() -> TrafficView | ApprovalView:
@@ -153,7 +164,7 @@ async def put_traffic(
 )
 async def retrain(
     model: str,
-    body: RetrainSpec,
+    body: Json[RetrainSpec],
     request: Request,
     session: Session,
     principal: Annotated[Principal, Depends(Requires(Action.RETRAIN))],
@@ -161,7 +172,9 @@ async def retrain(
     now: Now,
     key: Key = None,
 ) -> JobView | ApprovalView | Response:
-    """Train a new version in the background, at once or after an approval."""
+    """Train a new version in the background, at once or after an approval.
+
+    `data` is a path: there are no control characters in it."""
 
     async def act() -> JobView | ApprovalView:
         asked, why = proposals.retrain(model, body), cause(principal, request)
@@ -177,9 +190,7 @@ def waits(result: BaseModel) -> int:
     return 202 if isinstance(result, ApprovalView) else 200
 
 
-def _revision(if_match: str | None) -> int:
-    if if_match is None:
-        raise PreconditionRequired("Send the ETag of GET traffic in If-Match: your split replaces that one.")
+def _revision(if_match: str) -> int:
     found = re.fullmatch(r'(?:W/)?"?([0-9]{1,9})"?', if_match.strip())
     if found is None:
         raise StaleRevision("If-Match is no ETag that GET traffic gave out.")

@@ -9,7 +9,8 @@ from control_plane.adapters.store import rollouts as store
 from control_plane.adapters.store import routers
 from control_plane.adapters.store.rollouts import Entry
 from control_plane.api.auth import Requires, cause
-from control_plane.api.deps import Cursor, Filter, Limit, LiveWithin, Now, PolicyDep, Session, uuid_cursor
+from control_plane.api.body import Json
+from control_plane.api.deps import Filter, IdCursor, Limit, LiveWithin, Now, PolicyDep, Session, uuid_cursor
 from control_plane.api.once import Key, Once
 from control_plane.api.problems import responses
 from control_plane.api.releases import WAITS, waits
@@ -36,7 +37,7 @@ async def list_rollouts(
     model: Filter = None,
     open_only: Annotated[bool, Query(alias="open", description="Leave out those that have ended.")] = False,
     limit: Limit = 50,
-    cursor: Cursor = None,
+    cursor: IdCursor = None,
 ) -> Page[RolloutView]:
     """Newest first."""
     before = uuid_cursor(cursor)
@@ -60,7 +61,7 @@ async def get_rollout(rollout_id: UUID, session: Session, live_within: LiveWithi
 async def steer(
     rollout_id: UUID,
     verb: Literal["pause", "resume", "abort", "promote"],
-    body: ReasonSpec,
+    body: Json[ReasonSpec],
     request: Request,
     session: Session,
     principal: Annotated[Principal, Depends(Requires(Action.STEER_ROLLOUT))],
@@ -89,7 +90,7 @@ async def steer(
 
 @experiments.get("")
 async def list_experiments(
-    session: Session, reader: Reader, model: Filter = None, limit: Limit = 50, cursor: Cursor = None
+    session: Session, reader: Reader, model: Filter = None, limit: Limit = 50, cursor: IdCursor = None
 ) -> Page[ExperimentView]:
     """Rollouts that compare two versions on customers' traffic, newest first."""
     comparing = (Strategy.AB_TEST, Strategy.CANARY)

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from control_plane.adapters.store import audit, wake
 from control_plane.adapters.store import signals as signal_store
 from control_plane.api.auth import Credentials, Requires
+from control_plane.api.body import Json
 from control_plane.api.deps import Now, Session, Settings
 from control_plane.api.policies import signal_of
 from control_plane.api.problems import responses
@@ -77,7 +78,7 @@ async def mlflow(
 
 @router.post("/alertmanager", status_code=202, responses=_ALERTS)
 async def alertmanager(
-    session: Session, now: Now, body: Alertmanager, _: Annotated[None, Depends(_sender)]
+    session: Session, now: Now, body: Json[Alertmanager], _: Annotated[None, Depends(_sender)]
 ) -> Accepted:
     """Alertmanager's webhook, version 4. Each alert of the group is a signal, once, whatever is sent again."""
     new = 0
@@ -87,7 +88,7 @@ async def alertmanager(
 
 
 @router.post("/alerts", status_code=202, responses=_ALERTS)
-async def alerts(session: Session, now: Now, body: SignalSpec, _: Annotated[None, Depends(_sender)]) -> Accepted:
+async def alerts(session: Session, now: Now, body: Json[SignalSpec], _: Annotated[None, Depends(_sender)]) -> Accepted:
     """An alert of any other sender, or what a person noticed. Its `id` says whether it is the same as one before."""
     what = body.id or sha256(audit.canonical(body.model_dump(mode="json"))).hexdigest()
     new = await signals.notice(session, f"{what}:{body.status}", signal_of(body, now), now=now)

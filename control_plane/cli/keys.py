@@ -45,7 +45,7 @@ def create(
     reason: Reason,
     models: Annotated[list[str] | None, typer.Option("--models", help="Pattern of models; repeatable.")] = None,
     scopes: Annotated[
-        list[str] | None, typer.Option("--scope", help="predict, predict:pin, alert; repeatable.")
+        list[str] | None, typer.Option("--scope", help="predict, predict:pin, alert, track; repeatable.")
     ] = None,
     days: Annotated[int | None, typer.Option("--days", help="Valid for so many days.", min=1)] = None,
     rate_limit: Annotated[

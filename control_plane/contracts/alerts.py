@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from control_plane.contracts.base import Text, View
+from control_plane.contracts.base import Moment, Text, View
 from control_plane.domain.governance.decide import Signal, Status
 from control_plane.domain.governance.policy import Severity, Source
 
@@ -26,7 +26,7 @@ class Alert(View):
     status: Literal["firing", "resolved"]
     labels: Labels
     annotations: Labels = {}
-    startsAt: AwareDatetime
+    startsAt: Moment
     fingerprint: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,64}$")]
 
 

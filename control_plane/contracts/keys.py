@@ -6,10 +6,14 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from control_plane.contracts.base import Reason, Request, Text, View
+from control_plane.contracts.base import NOT_BLANK, Reason, Request, Text, View
 from control_plane.domain.governance import Role, Scope
 
-Person = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1, max_length=120)]
+Person = Annotated[
+    Text,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
+    Field(json_schema_extra=NOT_BLANK),
+]
 Pattern = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_*?\[\]!-]{1,60}$")]  # fnmatch on model names
 
 

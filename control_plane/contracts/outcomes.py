@@ -3,9 +3,9 @@
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from control_plane.contracts.base import ModelName, Request, Text, View
+from control_plane.contracts.base import ModelName, Moment, Request, Text, View
 from control_plane.contracts.outcome_rules import UNIT_LIMIT
 
 
@@ -22,7 +22,7 @@ class OutcomeSpec(Request):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")] = "label"
     value: bool | float | Annotated[Text, Field(max_length=1_000)]
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] | None = None
-    observed_at: AwareDatetime | None = None  # None: now
+    observed_at: Moment | None = None  # None: now
     outcome_id: UUID | None = None
 
     @model_validator(mode="after")

@@ -5,9 +5,9 @@ from importlib.resources import files
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from control_plane.contracts.base import ModelName, Reason, Request, Text, View
+from control_plane.contracts.base import ModelName, Moment, Reason, Request, Text, View
 from control_plane.contracts.rollouts import Change
 from control_plane.domain.governance import policy
 from control_plane.domain.governance.decide import Outcome, Status
@@ -62,7 +62,7 @@ class SignalSpec(Request):
     severity: Severity = Severity.WARNING
     status: Status = Status.FIRING
     id: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
-    at: AwareDatetime | None = None
+    at: Moment | None = None
     facts: Annotated[dict[str, Any], Field(max_length=50)] = {}
 
 

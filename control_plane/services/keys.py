@@ -27,7 +27,7 @@ class Principal:
     """Who a request comes from."""
 
     id: UUID
-    key_id: UUID
+    proof: str  # the id of the key, or the subject of the token, that was shown
     person: str
     grant: Grant
     automated: bool = False  # a program's
@@ -47,7 +47,7 @@ async def authenticate(session: AsyncSession, secret: str, *, now: datetime) -> 
     """Raises Unauthenticated for a key that is unknown, expired or revoked, without saying which."""
     holder = await store.by_hash(session, digest(secret))
     if holder is None or not alive(holder, now):
-        raise Unauthenticated("The key is not valid: unknown, expired or revoked.")
+        raise Unauthenticated("The key is not valid: unknown, expired or revoked.", kind="key")
     await store.used(session, holder.key, now=now)
     return principal_of(holder)
 
@@ -55,7 +55,7 @@ async def authenticate(session: AsyncSession, secret: str, *, now: datetime) -> 
 def principal_of(holder: Holder) -> Principal:
     principal, key = holder.principal, holder.key
     grant = Grant(Role(principal.role), tuple(principal.models), tuple(key.scopes))
-    return Principal(principal.id, key.id, principal.person, grant, principal.automated)
+    return Principal(principal.id, str(key.id), principal.person, grant, principal.automated)
 
 
 async def create(session: AsyncSession, spec: KeySpec, *, cause: Cause, now: datetime) -> KeyCreated:

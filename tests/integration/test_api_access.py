@@ -6,6 +6,7 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from control_plane.api.app import create_app
 from control_plane.api.pages import create_pages
@@ -147,6 +148,23 @@ async def test_a_role_may_do_exactly_what_the_table_says(api: Api, role: str) ->
         if role == "nobody" and allowed != ANY:
             assert answer.status_code == 401
             assert answer.headers["www-authenticate"] == "Bearer"
+    assert not wrong
+
+
+@pytest.mark.parametrize("end", ["expired", "revoked"])
+async def test_a_key_that_has_ended_opens_nothing(api: Api, end: str) -> None:
+    await add_model(api.maker)
+    client = await api.as_("admin")
+    assert (await client.get("/models")).status_code == 200
+    ended = "expires_at = now() - interval '1 second'" if end == "expired" else "revoked_at = now()"
+    async with api.maker.begin() as session:
+        await session.execute(text(f"UPDATE api_keys SET {ended}"))
+    wrong: list[str] = []
+    for line, allowed in TABLE.items():
+        method, path = line.split()
+        answer = await client.request(method, path.format_map(FILLED), json={} if method != "GET" else None)
+        if (answer.status_code == 401) != (allowed != ANY):
+            wrong.append(f"{line}: {answer.status_code}")
     assert not wrong
 
 

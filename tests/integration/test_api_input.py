@@ -63,6 +63,17 @@ CASES: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/outcomes", {"model": "fraud", "unit_id": "ü" * 65, "value": 1}, 422, "invalid-input"),
     ("POST", "/outcomes", [], 422, "invalid-input"),
     ("GET", "/audit?since=now", None, 422, "invalid-input"),
+    ("GET", "/audit?since=0", None, 422, "invalid-input"),  # no date of 1970
+    ("GET", "/audit?cursor=x", None, 422, "invalid-input"),
+    ("POST", "/policies/try", {"name": "x", "at": 0}, 422, "invalid-input"),
+    ("POST", "/policies/try", {"name": "x", "at": "2026-02-30T00:00:00Z"}, 422, "invalid-input"),
+    ("POST", "/policies/try", {"name": "x", "at": "9999-12-31T23:59:59-12:00"}, 422, "invalid-input"),
+    ("POST", "/policies/try", b'{"name": "x", "facts": {"a": [{"b": NaN}]}}', 422, "invalid-input"),
+    ("POST", "/policies/try", b'{"name": "x", "facts": {"a": "\\ud800"}}', 422, "invalid-input"),
+    ("POST", "/webhooks/alerts", b'{"name": "x", "facts": {"\\u0000": 1}}', 422, "invalid-input"),
+    ("POST", "/webhooks/alerts", b'{"name": "x", "facts": ' + b'{"a":' * 900 + b"1" + b"}" * 901, 422, "invalid-input"),
+    ("POST", "/keys", {"person": "p", "role": "viewer", "automated": 1, **WHY}, 422, "invalid-input"),
+    ("POST", "/keys", {"person": "p", "role": "viewer", "expires_in_s": "60", **WHY}, 422, "invalid-input"),
     ("GET", "/nothing", None, 404, "not-found"),
     ("DELETE", "/models/fraud", None, 405, "method-not-allowed"),
 ]
@@ -144,3 +155,14 @@ async def test_the_classic_paths_are_at_the_root_too(api: Api) -> None:
         for path in ("/models", "/models/fraud", "/models/fraud/performance", "/experiments", "/health"):
             assert (await root.get(path)).json().keys() == (await viewer.get(path)).json().keys()
         assert (await root.get("/openapi.json")).status_code == 200
+
+
+async def test_whole_numbers_dates_and_what_a_path_takes_are_read_as_the_document_says(api: Api) -> None:
+    admin = await api.as_("admin")
+    made = await admin.post("/keys", json={"person": "p", "role": "viewer", "expires_in_s": 60.0, **WHY})
+    assert made.status_code == 201, made.text  # JSON has one kind of number
+    seen = {"name": "x", "at": "2026-11-21T12:00:00.123456789+05:30", "facts": {"n": 1.0, "big": 2**80}}
+    assert (await admin.post("/webhooks/alerts", json=seen)).status_code == 202
+    for path, methods in (("/keys", "GET, POST"), ("/policies/halt", "POST"), ("/policies/current", "GET")):
+        answer = await admin.delete(path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods), path

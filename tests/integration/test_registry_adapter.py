@@ -1,8 +1,10 @@
 """The adapter against a real MLflow."""
 
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 
+import httpx
 import pytest
 
 from control_plane.adapters.artifacts import ArtifactCache
@@ -82,6 +84,29 @@ async def test_the_cache_heals_what_was_damaged_and_refuses_what_is_not_what_was
         await cache.get("cached", version, "sha256:" + "0" * 64, native=False)
     assert await cache.discover("cached", version, native=True, keep=True) is None  # it has no such folder
     assert [one.name for one in folder.parent.iterdir()] == [found.removeprefix("sha256:")]
+
+
+async def test_an_artifact_changed_in_mlflow_after_it_was_registered_is_refused_by_its_digest(
+    mlflow: str, registry: Registry, tmp_path: Path
+) -> None:
+    version = register(mlflow, "overwritten", FILES)
+    first, second = ArtifactCache(tmp_path / "first", registry), ArtifactCache(tmp_path / "second", registry)
+    recorded = await first.discover("overwritten", version, native=False, keep=True)
+    assert recorded is not None
+    found = request(mlflow, "GET", "model-versions/get", name="overwritten", version=version)
+    target = found["model_version"]["source"].removeprefix("mlflow-artifacts:/").lstrip("/") + "/MLmodel"
+    async with httpx.AsyncClient(base_url=mlflow, timeout=60) as client:
+        written = await client.put(f"/api/2.0/mlflow-artifacts/artifacts/{target}", content=b"another model")
+    assert written.status_code == 200
+    with pytest.raises(InvalidInput, match="not the one that was registered") as refused:
+        await second.get("overwritten", version, recorded, native=False)
+    now = {**FILES, "MLmodel": b"another model"}
+    changed = tree_digest((path, sha256(content).hexdigest()) for path, content in now.items())
+    assert (refused.value.extra["expected"], refused.value.extra["found"]) == (recorded, changed)
+    assert recorded in refused.value.detail
+    assert changed in refused.value.detail
+    kept = await first.get("overwritten", version, recorded, native=False)
+    assert digest.of_folder(kept) == recorded  # who has the right one goes on with it
 
 
 async def test_artifacts_out_of_the_proxys_reach_and_a_dead_mlflow_are_named_as_such(mlflow: str) -> None:

@@ -11,6 +11,7 @@ import httpx
 import uvicorn
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from starlette.types import ASGIApp
 
 from control_plane.adapters.metrics import Metrics
 from control_plane.adapters.store.tables import ModelRow, ModelVersionRow
@@ -46,9 +47,14 @@ EVIDENCE: dict[str, Any] = {
 @asynccontextmanager
 async def serving(settings: ApiSettings, metrics: Metrics | None = None) -> AsyncIterator[str]:
     """URL of the API on a real port: settings, lifespan, middleware and error handlers all run."""
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(settings, metrics=metrics), port=0, log_level="critical", lifespan="on")
-    )
+    async with on_a_port(create_app(settings, metrics=metrics)) as url:
+        yield url
+
+
+@asynccontextmanager
+async def on_a_port(app: ASGIApp) -> AsyncIterator[str]:
+    """URL of an application on a real port, in this process."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="on"))
     task = asyncio.create_task(server.serve())
     while not (server.started or task.done()):  # noqa: ASYNC110  (uvicorn has no event to wait on)
         await asyncio.sleep(0.01)

@@ -17,6 +17,7 @@ PAGES = Path(__file__).resolve().parents[2] / "docs" / "reference"
 _PROCESSES = {
     "ApiSettings": "api",
     "InitSettings": "init",
+    "GateSettings": "mlflow-gate",
     "ReconcilerSettings": "reconciler",
     "WorkerSettings": "worker",
     "RouterSettings": "router",

@@ -37,6 +37,7 @@ class Action(StrEnum):
     RESUME = "policy.resume"
     REPORT_ALERT = "alert.report"
     WITHDRAW = "approval.withdraw"  # take back what one asked for oneself
+    TRACK = "track"  # log runs and register versions in MLflow, through the gate
 
 
 class Scope(StrEnum):
@@ -44,6 +45,7 @@ class Scope(StrEnum):
 
     PREDICT = "predict"
     ALERT = "alert"  # report alerts, and nothing else
+    TRACK = "track"  # a data scientist: read, log and register, and release nothing
     PIN = "predict:pin"  # name the version that answers, out of the snapshot's ready targets
 
 
@@ -52,6 +54,7 @@ _SCOPED: dict[Scope, frozenset[Action]] = {
     Scope.PREDICT: _PREDICTS,
     Scope.PIN: _PREDICTS,
     Scope.ALERT: frozenset({Action.REPORT_ALERT}),
+    Scope.TRACK: frozenset({Action.READ, Action.TRACK}),
 }
 _READ = frozenset({Action.READ})
 _OPERATE = _READ | {
@@ -68,6 +71,7 @@ _OPERATE = _READ | {
     Action.WITHDRAW,
     Action.HALT,
     Action.REPORT_ALERT,
+    Action.TRACK,
 }
 MAY: dict[Role, frozenset[Action]] = {
     Role.VIEWER: _READ,
