@@ -2,7 +2,7 @@
 # PYTHON=... chooses another interpreter.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test prove check bench requirements k8s images fmt clean
+.PHONY: help up down test prove check bench requirements k8s images compose-up compose-down compose-test fmt clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -15,7 +15,10 @@ INSTALL = test -n "$(PYTHON)" || { \
 PYTEST = $(BIN)/python -m pytest -p tests.support.no_skips
 
 DOCKER ?= docker
-IMAGES ?= control-plane router model-server model-server-foreign trainer mlflow
+COMPOSE ?= $(DOCKER) compose
+export COMPOSE DOCKER PROFILES
+IMAGES ?= control-plane worker router model-server model-server-foreign model-host trainer mlflow
+TAG ?= 0.1.0
 COMMA := ,
 
 help: ## Show this help
@@ -57,7 +60,17 @@ images: ## Build every image (BASE_IMAGE=..., DOCKER=docker; CA=file and PIP_CON
 	@for target in $(IMAGES); do DOCKER_BUILDKIT=1 $(DOCKER) build --file infra/images/Dockerfile --target $$target \
 		$(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) $(if $(CA),--secret id=ca$(COMMA)src=$(CA)) \
 		$(if $(PIP_CONF),--secret id=pip$(COMMA)src=$(PIP_CONF)) $(ARGS) \
-		--build-arg REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) --tag mlcp-$$target . || exit 1; done
+		--build-arg REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) --tag mlcp-$$target:$(TAG) . || exit 1; done
+
+compose-up: ## The whole stack on this Docker host, then the first models and a sample call (PROFILES=core,monitoring)
+	@infra/compose/up.sh
+
+compose-down: ## Stop what compose-up started and keep the data
+	@COMPOSE_PROFILES=core,monitoring,tools $(COMPOSE) down
+
+compose-test: .venv/.installed-dev ## Build the images on BASE_IMAGE and prove them: a stack of them that serves, promotes, rolls back
+	@$(DOCKER) info > /dev/null || { echo "mlcp: no Docker answers" >&2; exit 1; }
+	MLCP_TEST_BASE_IMAGE=$(or $(BASE_IMAGE),python:3.12-slim-bookworm) DOCKER=$(DOCKER) $(PYTEST) -m docker --timeout 3600 tests/integration/test_images.py tests/e2e/test_compose.py $(ARGS)
 
 fmt: .venv/.installed-dev ## Format, and fix what can be fixed
 	$(BIN)/ruff check --fix

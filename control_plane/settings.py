@@ -156,7 +156,7 @@ class ApiSettings(_Store, _Scraped, _Registry, Releases, _Drift, _Archive, SignI
     router_live_s: float = 5.0  # a router not heard of for longer is not waited for
     max_body_bytes: int = 1_048_576  # of one request; larger ones are refused
     mlflow_webhook_secret: SecretStr | None = None  # signs MLflow's webhooks; None: they need a key like anyone
-    alert_webhook_secret: SecretStr | None = None  # signs alerts; None: they need a key like anyone
+    alert_webhook_secret: SecretStr | None = None  # signs alerts, or is their key; None: they need one like anyone
     audit_public_key_file: AbsolutePath | None = None  # PEM, several keys allowed; None: keys/audit-signing.pub
 
 

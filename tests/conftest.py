@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from control_plane.adapters import store
 from control_plane.adapters.store import migrate
 from control_plane.settings import ApiSettings
+from tests.support import released
 from tests.support.processes import free_port, redis_argv, running, wait_until
 
 if TYPE_CHECKING:  # the API is imported by the tests that start it, not by every unit test
@@ -50,11 +51,12 @@ hypothesis_settings.load_profile("mlcp")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Data sets, kubectl and Docker are no part of the project: where they are not, their tests are not asked for."""
+    """Data sets, kubectl, Docker, history are no part of the project: without them their tests are not asked for."""
     there = {
         "real_data": REAL_DATA.is_dir(),
         "kubectl": shutil.which("kubectl") is not None,
         "docker": bool(os.environ.get("MLCP_TEST_BASE_IMAGE")),
+        "history": released.previous() is not None,
     }
     missing = {name for name, is_there in there.items() if not is_there}
     absent = [item for item in items if any(item.get_closest_marker(name) for name in missing)]

@@ -136,11 +136,16 @@ class Registry:
         async for attempt in _attempts():
             with attempt:
                 content = bytearray()
-                async with self._stream(f"{root}/{path}") as response:
-                    async for chunk in response.aiter_bytes():
-                        content += chunk
-                        if len(content) > limit:
-                            raise InvalidInput(f"{path} is larger than {limit} bytes.")
+                try:
+                    async with self._stream(f"{root}/{path}") as response:
+                        async for chunk in response.aiter_bytes():
+                            content += chunk
+                            if len(content) > limit:
+                                raise InvalidInput(f"{path} is larger than {limit} bytes.")
+                except RegistryUnavailable as exc:
+                    if await self._lacks(f"{root}/{path}"):
+                        raise NotFound(f"The artifact of {model} {version} has no file {path}.") from exc
+                    raise
                 return bytes(content)
         raise AssertionError  # tenacity raises instead of leaving the loop
 
@@ -199,6 +204,15 @@ class Registry:
                 source=uri,
             )
         return path.strip("/")
+
+    async def _lacks(self, path: str) -> bool:
+        """Whether MLflow lists the folder and not the file: of one that is in no bucket it says 500, not 404."""
+        folder, _, name = path.rpartition("/")
+        try:
+            listing = await self._request("GET", _PROXY, params={"path": folder})
+        except ControlPlaneError:
+            return False
+        return all(PurePosixPath(_text(item, "path")).name != name for item in _items(listing, "files"))
 
     async def _walk(self, root: str, below: str = "", depth: int = 0) -> list[ArtifactFile]:
         if depth > _MAX_DEPTH:

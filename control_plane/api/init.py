@@ -45,7 +45,8 @@ def main() -> int:
         log.error("usage", usage="python -m control_plane.api.init [--schema-only | --print-keys]")
         return 2
     owner = settings.postgres_owner_dsn.get_secret_value() if settings.postgres_owner_dsn else dsn
-    migrate.upgrade(owner)
+    if not migrate.upgrade(owner):
+        log.warning("the schema is newer than this version and stays as it is")
     queue.prepare(owner)
     if not roles.settle(owner, roles.name_in(dsn)):
         log.warning("the role of the processes owns the audit: set MLCP_POSTGRES_OWNER_DSN to another one for init")

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -174,6 +174,23 @@ class Child:
     def _now(self, state: State) -> None:
         self.state = state
         self.changed()
+
+
+async def end(running: Sequence[tuple[Child, asyncio.Task[None]]], within_s: float) -> None:
+    """Stop them all at the same time. `running`: each with the task that is its life; SIGKILL after `within_s`."""
+    for child, task in running:
+        child.stop()
+        if child.pid is None and child.state is State.STOPPED:
+            task.cancel()  # it still waits for its turn to start
+    tasks = [task for _, task in running]
+    if tasks:
+        await asyncio.wait(tasks, timeout=within_s)
+    for child, _ in running:
+        if child.pid:
+            log.error("%s did not end in time and is killed", child.spec.name)
+            processes.signal_group(child.pid, signal.SIGKILL)
+    if tasks:
+        await asyncio.wait(tasks, timeout=2)
 
 
 async def _exit_of(process: subprocess.Popen[bytes]) -> int:

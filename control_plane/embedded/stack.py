@@ -8,13 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from control_plane.embedded import binaries, postgres, probes
+from control_plane.embedded import binaries, models, postgres, probes
 from control_plane.embedded.child import Spec
 from control_plane.embedded.config import CannotStart, Config
 from control_plane.embedded.layout import Layout
 from control_plane.embedded.leftovers import MARK
 from control_plane.embedded.postgres import Postgres
-from control_plane.embedded.wanted import Wanted
 
 # Never handed down: each process gets what it needs from here.
 _SECRET = frozenset(
@@ -23,16 +22,6 @@ _SECRET = frozenset(
         *("MLCP_API_KEY", "MLCP_PREDICT_KEY"),
     }
 )
-# All that model servers get of the user's environment, since it is open to foreign model code. PIP_ and UV_ find the
-# packages of its own environment; the launcher keeps them from the model.
-_TO_MODELS = frozenset(
-    {
-        *("HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "MLCP_LOG_LEVEL"),
-        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
-        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
-    }
-)
-_TO_MODELS_BEGINNING = ("LC_", "XDG_", "PYTHON", "OMP_", "MKL_", "OPENBLAS_", "CUDA_", "OTEL_", "PIP_", "UV_")
 _REDIS_MEMORY = "256mb"  # above it Redis refuses writes and records stay in the spool
 BOOTSTRAP = "bootstrap"
 
@@ -76,13 +65,7 @@ def environments(
         "MLCP_API_HOST": config.api_host,
         "MLCP_API_PORT": str(config.api_port),
     }
-    return Environments(_harmless(environ) | added, base, data_plane, control_plane)
-
-
-def _harmless(environ: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: value for name, value in environ.items() if name in _TO_MODELS or name.startswith(_TO_MODELS_BEGINNING)
-    }
+    return Environments(models.harmless(environ) | added, base, data_plane, control_plane)
 
 
 def specs(config: Config, layout: Layout, server: Postgres, env: Environments) -> tuple[Spec, ...]:
@@ -166,20 +149,6 @@ def bootstrap(config: Config, env: Environments, after: tuple[str, ...]) -> Spec
     told = {**env.control_plane, "MLCP_MODELS_AT_START": ",".join(config.models_at_start)}
     argv = _python("control_plane.embedded.bootstrap")
     return Spec(BOOTSTRAP, argv, told, after=after, once=True, tries=3)
-
-
-def model_server(wanted: Wanted, env: Environments) -> Spec:
-    """Never given up: what has failed shows as such, and the deployer decides. An environment may take minutes."""
-    return Spec(
-        name=wanted.name,
-        argv=wanted.argv,
-        env={**env.model_servers, **dict(wanted.env)},
-        ready_within_s=None,
-        gives_up=False,
-        port=wanted.port,
-        socket=wanted.socket,
-        grace_s=wanted.grace_s,
-    )
 
 
 def router_token(layout: Layout) -> str:

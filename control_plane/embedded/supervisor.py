@@ -5,24 +5,21 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from control_plane.embedded import leftovers, logs, processes, stack, status, wanted
-from control_plane.embedded.child import Child, Spec, State
+from control_plane.embedded import leftovers, logs, processes, stack, status
+from control_plane.embedded.child import Child, Spec, State, end
 from control_plane.embedded.config import Config
 from control_plane.embedded.files import write_json
 from control_plane.embedded.layout import Layout
+from control_plane.embedded.models import ModelServers
 from control_plane.embedded.processes import Memory
 from control_plane.embedded.status import Step
-from control_plane.embedded.wanted import Wanted
 
 log = logging.getLogger(__name__)
 
-_WANTED_EVERY_S = 0.1
-_WANTED_AGAIN_S = 2.0  # looked through again even when the folder seems unchanged
 _STATUS_EVERY_S = 2.0
 _STATUS_PAUSE_S = 0.1
 _MEMORY_EVERY_S = 15.0
@@ -35,18 +32,17 @@ class Supervisor:
     """One running stack: `run` once; `stop` may be called from a signal handler."""
 
     def __init__(self, config: Config, layout: Layout, specs: Iterable[Spec], env: stack.Environments) -> None:
-        self._config, self._layout, self._env = config, layout, env
+        self._config, self._layout = config, layout
         self._changed, self._ending = asyncio.Event(), asyncio.Event()
         self._core = {spec.name: self._child(spec) for spec in specs}
         lasting = tuple(name for name, child in self._core.items() if not child.spec.once)
         self._bootstrap = self._child(stack.bootstrap(config, env, after=lasting))
-        self._models: dict[str, tuple[Wanted, Child]] = {}
+        self._models = ModelServers(layout, env.model_servers, self._changed.set)
         self._tasks: dict[int, asyncio.Task[None]] = {}  # by id() of the child
         self._memory: dict[int, Memory] = {}  # by pid
         self._error: str | None = None
         self._ended = False
         self._started_at = time.time()
-        self._seen_wanted: tuple[int, float] = (-1, 0.0)
 
     def stop(self) -> None:
         self._ending.set()
@@ -56,7 +52,7 @@ class Supervisor:
         """Until `stop`, or until a process of the stack cannot be started at all. Returns the exit code."""
         reporting = asyncio.ensure_future(self._report())
         sampling = asyncio.ensure_future(self._sample())
-        following = asyncio.ensure_future(self._follow())
+        following = asyncio.ensure_future(self._models.follow())
         for child in (*self._core.values(), self._bootstrap):
             self._start(child)
         await self._ending.wait()
@@ -70,8 +66,8 @@ class Supervisor:
         self._write()
         return 1 if self._error else 0
 
-    def _child(self, spec: Spec, *, key: str | None = None) -> Child:
-        ready_file = self._layout.ready_file(key or spec.name)
+    def _child(self, spec: Spec) -> Child:
+        ready_file = self._layout.ready_file(spec.name)
         return Child(spec, self._layout.log(spec.name), ready_file, changed=self._changed.set)
 
     def _start(self, child: Child) -> None:
@@ -89,36 +85,6 @@ class Supervisor:
             elif child.spec.name in self._core:
                 self._error = f"{child.spec.name} does not start ({child.log_path}): {said}"
                 self.stop()
-
-    # Model servers
-
-    async def _follow(self) -> None:
-        while True:
-            try:
-                self._reconcile_models()
-            except OSError:
-                log.exception("the wanted processes cannot be read")
-            await asyncio.sleep(_WANTED_EVERY_S)
-
-    def _reconcile_models(self) -> None:
-        now, changed = time.monotonic(), self._layout.wanted.stat().st_mtime_ns
-        if self._seen_wanted[0] == changed and now - self._seen_wanted[1] < _WANTED_AGAIN_S:
-            return
-        self._seen_wanted = (changed, now)
-        there = wanted.read(self._layout.wanted)
-        for id_, (was, child) in list(self._models.items()):
-            if there.get(id_) != was:
-                child.stop()
-                if self._tasks[id(child)].done():
-                    del self._tasks[id(child)], self._models[id_]
-                    self._changed.set()
-                else:
-                    self._seen_wanted = (-1, 0.0)  # look again soon: it is on its way out
-        for id_, now_wanted in there.items():
-            if id_ not in self._models:
-                child = self._child(stack.model_server(now_wanted, self._env), key=id_)
-                self._models[id_] = now_wanted, child
-                self._start(child)
 
     # Reporting
 
@@ -149,7 +115,7 @@ class Supervisor:
             await asyncio.sleep(_MEMORY_EVERY_S if self._state() == "ready" else _MEMORY_EVERY_S / 3)
 
     def _children(self) -> list[Child]:
-        return [*self._core.values(), *(child for _, child in self._models.values()), self._bootstrap]
+        return [*self._core.values(), *self._models.children.values(), self._bootstrap]
 
     def _state(self) -> str:
         if self._ending.is_set() and not (self._ended and self._error):
@@ -170,7 +136,9 @@ class Supervisor:
         steps = [status.step_of(child) for child in self._core.values()] + self._bootstrap_steps()
         shown = [child for child in (*self._core.values(), self._bootstrap) if not child.spec.once or child.pid]
         rows = [self._supervisor_row(), *(status.process_row(child, self._memory_of(child)) for child in shown)]
-        rows += [status.process_row(child, self._memory_of(child), id=id_) for id_, (_, child) in self._models.items()]
+        rows += [
+            status.process_row(child, self._memory_of(child), id=id_) for id_, child in self._models.children.items()
+        ]
         known = [memory.pss_mb for memory in self._memory.values() if memory.pss_mb is not None]
         return status.document(
             supervisor_pid=os.getpid(),
@@ -208,19 +176,8 @@ class Supervisor:
         await self._end(last, _STORES_S)
 
     async def _end(self, children: list[Child], within_s: float) -> None:
-        tasks = [self._tasks[id(child)] for child in children if id(child) in self._tasks]
-        for child, task in zip(children, tasks, strict=True):
-            child.stop()
-            if child.pid is None and child.state is State.STOPPED:
-                task.cancel()  # it still waits for its turn to start
-        if tasks:
-            await asyncio.wait(tasks, timeout=within_s)
-        for child in children:
-            if child.pid:
-                log.error("%s did not end in time and is killed", child.spec.name)
-                processes.signal_group(child.pid, signal.SIGKILL)
-        if tasks:
-            await asyncio.wait(tasks, timeout=2)
+        lives = self._tasks | {id(child): task for child, task in self._models.running}
+        await end([(child, lives[id(child)]) for child in children], within_s)
 
 
 def _measure(pids: list[int]) -> dict[int, Memory]:

@@ -1,15 +1,15 @@
-"""`python -m infra.monitoring [--check]`: the SLO rules and the dashboards. With --check nothing is written."""
+"""`python -m infra.monitoring [--check]`: SLO rules, dashboards, a cluster's PrometheusRules; --check only looks."""
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
-from infra.monitoring import boards_lifecycle, boards_models, boards_platform, grafana, slo
+from infra.monitoring import boards_lifecycle, boards_models, boards_platform, cluster, grafana, slo
 
 INFRA: Final = Path(__file__).resolve().parents[1]
 BOARDS: Final = (
@@ -37,13 +37,18 @@ _Text.add_representer(str, _string)
 
 def files() -> dict[Path, str]:
     """Path -> content of everything that is made."""
-    rules = yaml.dump(slo.rules(), Dumper=_Text, sort_keys=False, width=10_000, allow_unicode=True)
-    made = {INFRA / "prometheus" / "rules" / "slo.yaml": _MADE + rules}
+    made = {INFRA / "prometheus" / "rules" / "slo.yaml": _MADE + _yaml(slo.rules())}
     for board in BOARDS:
         name = board.uid.removeprefix("mlcp-")
         text = json.dumps(grafana.document(board), indent=1, ensure_ascii=False)
         made[INFRA / "grafana" / "dashboards" / f"{name}.json"] = text + "\n"
+    objects = cluster.objects(INFRA.parent, {path.name: text for path, text in made.items()})
+    made[INFRA / "k8s" / "overlays" / "monitoring" / "rules.yaml"] = _MADE + "---\n".join(map(_yaml, objects))
     return made
+
+
+def _yaml(document: Mapping[str, Any]) -> str:
+    return str(yaml.dump(document, Dumper=_Text, sort_keys=False, width=10_000, allow_unicode=True))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

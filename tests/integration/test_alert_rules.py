@@ -101,7 +101,8 @@ def test_rules_read_only_metrics_that_are_shown() -> None:
 
 def test_the_configurations_are_taken_and_name_the_rules_of_every_model() -> None:
     config = PROMETHEUS / "prometheus.yml"
-    for argv in (["promtool", "check", "config", config], ["amtool", "check-config", PROMETHEUS / "alertmanager.yml"]):
+    routes = PROMETHEUS / "alertmanager.yml", ROOT / "infra" / "compose" / "alertmanager.yml"
+    for argv in (["promtool", "check", "config", config], ["amtool", "check-config", *routes]):
         done = subprocess.run([tools.program(str(argv[0])), *map(str, argv[1:])], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     patterns = yaml.safe_load(config.read_text())["rule_files"]

@@ -174,6 +174,17 @@ async def test_what_is_not_proven_genuine_is_refused_and_changes_nothing(prod: A
     assert counted(home)["replayed"] == counted(home)["oversized"] == counted(home)["forbidden"] == 1
 
 
+async def test_who_cannot_sign_shows_the_secret_which_is_good_for_alerts_alone(prod: Api) -> None:
+    stranger, before = prod.client(), await count(prod, "signals")
+    shown = {"Authorization": f"Bearer {SECRET}", "Content-Type": "application/json"}
+    assert (await send(stranger, group(alert("HighErrors", 1)), shown)).status_code == 202
+    assert (await stranger.get("/models", headers=shown)).status_code == 401
+    assert (await stranger.post("/webhooks/mlflow", headers=shown)).status_code == 401
+    wrong = shown | {"Authorization": f"Bearer {SECRET[:-1]}"}
+    assert (await send(stranger, group(alert("HighErrors", 2)), wrong)).status_code == 401
+    assert await count(prod, "signals") == before + 1
+
+
 async def test_an_outage_in_a_bake_is_taken_back_and_looked_at_afterwards(prod: Api) -> None:
     ann, ben = await prod.as_("operator"), prod.client(await prod.key("approver", person="Ben"))
     spec = {"version": "2", "bake_s": 600, **WHY}

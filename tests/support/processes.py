@@ -25,12 +25,12 @@ def free_port() -> int:
 
 @contextmanager
 def running(
-    argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None
+    argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A child in its own process group; SIGTERM at the end, SIGKILL for what does not listen."""
     with log.open("wb") as out:
         child = subprocess.Popen(
-            argv, stdout=out, stderr=out, env={**os.environ, **(env or {})}, start_new_session=True
+            argv, stdout=out, stderr=out, env={**os.environ, **(env or {})}, start_new_session=True, cwd=cwd
         )
     try:
         yield child

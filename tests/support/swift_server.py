@@ -1,9 +1,10 @@
-"""`python -m tests.support.swift_server FOLDER PORT`: OpenStack Swift with its S3 API, all four servers in one process.
+"""`python -m tests.support.swift_server FOLDER PORT [HOST]`: OpenStack Swift with its S3 API, in one process.
 
 A real, durable S3 server from a wheel: signatures are checked, uploads in parts are assembled, objects lie in FOLDER.
-Access key `test:tester`, secret `testing`.
+Access key `test:tester`; the secret is what SWIFT_SECRET says, `testing` without it.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -41,7 +42,7 @@ use = egg:swift#s3api
 location = us-east-1
 [filter:tempauth]
 use = egg:swift#tempauth
-user_test_tester = testing .admin
+user_test_tester = {secret} .admin
 [filter:slo]
 use = egg:swift#slo
 """
@@ -61,7 +62,8 @@ use = egg:swift#{kind}
 
 
 def main() -> None:
-    folder, port = Path(sys.argv[1]), int(sys.argv[2])
+    folder, port, host = Path(sys.argv[1]), int(sys.argv[2]), (sys.argv[3:] or ["127.0.0.1"])[0]
+    secret = os.environ.get("SWIFT_SECRET", SECRET_KEY)
     (folder / "devices" / "d1").mkdir(parents=True, exist_ok=True)
     (folder / "swift.conf").write_text("[swift-hash]\nswift_hash_path_suffix = tests\n")
     utils.set_swift_dir(str(folder))
@@ -71,8 +73,8 @@ def main() -> None:
         listening = eventlet.listen(("127.0.0.1", 0))
         _ring(folder, kind, listening.getsockname()[1])
         _serve(pool, listening, _app(folder, kind, _BACKEND.format(folder=folder, kind=kind)))
-    proxy = _app(folder, "proxy", _PROXY.format(folder=folder))
-    wsgi.server(eventlet.listen(("127.0.0.1", port)), proxy, custom_pool=pool, log_output=False, keepalive=True)
+    proxy = _app(folder, "proxy", _PROXY.format(folder=folder, secret=secret))
+    wsgi.server(eventlet.listen((host, port)), proxy, custom_pool=pool, log_output=False, keepalive=True)
 
 
 def _ring(folder: Path, kind: str, port: int) -> None:

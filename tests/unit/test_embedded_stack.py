@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.embedded import binaries, config, layout, stack
+from control_plane.embedded import binaries, config, layout, models, stack
 from control_plane.embedded.child import Spec
 from control_plane.embedded.postgres import Postgres
 from control_plane.embedded.stack import Environments
@@ -54,7 +54,7 @@ def test_the_data_plane_has_no_database_and_model_servers_have_no_secret(
         assert "MLCP_POSTGRES_DSN" not in specs[name].env
         assert specs[name].env["MLCP_REDIS_URL"].startswith("unix:///")
     wish = Wanted("id", "churn-1-abcd", ("python",), (("EXTRA", "1"),), 15.0, None, "/s")
-    told = stack.model_server(wish, env).env
+    told = models.spec(wish, env.model_servers).env
     assert told["EXTRA"] == "1"
     assert not {"MLCP_REDIS_URL", "MLCP_ROUTER_TOKEN", *SECRETS} & told.keys()
     assert told.items() >= HARMLESS.items()

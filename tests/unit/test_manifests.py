@@ -1,5 +1,6 @@
 """What is applied to a cluster: as kustomize renders it, valid by Kubernetes' own schemas, no mightier than needed."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -190,3 +191,83 @@ def test_there_is_one_of_each_process_and_three_reconcilers() -> None:
     assert any(
         document["kind"] == "Job" and document["metadata"]["name"] == "migrations" for document in objects("prod")
     )
+
+
+def test_every_process_is_scraped_where_it_answers_and_as_the_rules_look_for_it() -> None:
+    named = {
+        document["metadata"]["name"]: document for document in objects("monitoring") if document["kind"] == "PodMonitor"
+    }
+    assert named.keys() == {"router", "api", "reconciler", "worker", "ingest"}  # the shipper is in the router's pod
+    for name, monitor in named.items():
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "mlcp"}], name
+        chosen = monitor["spec"]["selector"]["matchLabels"]
+        templates = [one for _, one in pods("prod") if chosen.items() <= one["metadata"]["labels"].items()]
+        ports = {
+            port["name"]: port for one in templates for c in one["spec"]["containers"] for port in c.get("ports", ())
+        }
+        number = ports[endpoint["port"]]["containerPort"]
+        policies = [
+            rule
+            for document in objects("prod")
+            if document["kind"] == "NetworkPolicy" and document["spec"]["podSelector"].get("matchLabels") == chosen
+            for rule in document["spec"].get("ingress", ())
+        ]
+        assert any(port["port"] == number for rule in policies for port in rule["ports"]), f"{name}: closed to scrapes"
+
+
+def test_the_clusters_rules_are_those_of_prometheus_and_of_every_model() -> None:
+    def alerts(groups: list[Object]) -> list[str]:
+        return sorted(rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule)
+
+    root = K8S.parents[1]
+    files = [*(root / "infra" / "prometheus" / "rules").glob("*.yaml"), *root.glob("model_servers/*/prometheus.yaml")]
+    wanted = sorted(name for path in files for name in alerts(yaml.safe_load(path.read_text())["groups"]))
+    rules = [document for document in objects("monitoring") if document["kind"] == "PrometheusRule"]
+    assert sorted(name for rule in rules for name in alerts(rule["spec"]["groups"])) == wanted
+    every = [one for rule in rules for group in rule["spec"]["groups"] for one in group["rules"] if "alert" in one]
+    assert {one["labels"]["namespace"] for one in every} == {"ml-platform"}
+
+
+def mounted(template: Object) -> Iterator[tuple[str, bool]]:
+    """(name of a Secret, whether the pod starts without it)."""
+    for volume in template["spec"].get("volumes", ()):
+        sources = [volume, *volume.get("projected", {}).get("sources", ())]
+        for source in sources:
+            if "secret" in source:
+                name = source["secret"].get("secretName") or source["secret"]["name"]
+                yield name, bool(source["secret"].get("optional"))
+
+
+@pytest.mark.kubectl
+def test_one_command_makes_every_secret_that_a_pod_or_alertmanager_reads(tmp_path: Path) -> None:
+    def made(**env: str) -> dict[str, Object]:
+        done = subprocess.run(
+            [K8S / "secrets.sh", tmp_path / "s"],
+            env={**os.environ, "APPLY": "sed $a---", **env}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return {one["metadata"]["name"]: one["data"] for one in yaml.safe_load_all(done.stdout) if one}
+
+    secrets = made(DEV="1")
+    assert made() == secrets  # a second time nothing is new
+    for overlay in PLAIN:
+        for name, template in pods(overlay):
+            for secret, _ in mounted(template):
+                assert secret in secrets, (name, secret)
+            for container in (*template["spec"].get("initContainers", ()), *template["spec"]["containers"]):
+                for variable in container.get("env", ()):
+                    if asked := variable.get("valueFrom", {}).get("secretKeyRef"):
+                        assert asked["key"] in secrets[asked["name"]], (name, asked)
+    (config,) = (one for one in objects("monitoring") if one["kind"] == "AlertmanagerConfig")
+    (hook,) = config["spec"]["receivers"][0]["webhookConfigs"]
+    asked = hook["httpConfig"]["authorization"]["credentials"]
+    assert secrets[asked["name"]][asked["key"]] == secrets["mlcp-control-plane"]["mlcp_alert_webhook_secret"]
+    assert "mlcp_audit_public_key" in secrets["mlcp-control-plane"]
+
+
+def test_the_key_that_signs_the_audit_is_the_reconcilers_alone() -> None:
+    for overlay in PLAIN:
+        assert [name for name, one in pods(overlay) if "mlcp-audit" in dict(mounted(one))] == ["Deployment reconciler"]
+    (api,) = (one for name, one in pods("prod") if name == "Deployment api")
+    told = {entry["name"]: entry.get("value") for entry in api["spec"]["containers"][0]["env"]}
+    assert told["MLCP_AUDIT_PUBLIC_KEY_FILE"] == "/run/secrets/mlcp/mlcp_audit_public_key"

@@ -4,6 +4,9 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import NullPool, create_engine, make_url
 
 _MIGRATIONS = Path(__file__).resolve().parents[3] / "migrations"
 
@@ -17,6 +20,21 @@ def config(dsn: str) -> Config:
     return made
 
 
-def upgrade(dsn: str) -> None:
-    """Blocking; safe to call from several processes at once and again when there is nothing to do."""
-    command.upgrade(config(dsn), "head")
+def upgrade(dsn: str) -> bool:
+    """Whether the schema is now the newest this code knows. Blocking; safe from several processes at once, and again.
+
+    False: it is newer than that and is left as it is. What a release adds the one before can live with, so going back
+    to that is a matter of its processes alone.
+    """
+    made = config(dsn)
+    known = {step.revision for step in ScriptDirectory.from_config(made).walk_revisions()}
+    engine = create_engine(make_url(dsn).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            current = set(MigrationContext.configure(connection).get_current_heads())
+    finally:
+        engine.dispose()
+    if current - known:
+        return False
+    command.upgrade(made, "head")
+    return True

@@ -1,0 +1,35 @@
+#!/bin/sh
+# make compose-up: secrets, the stack in its order, the first models; ends with a call to copy.
+set -eu
+cd "$(dirname "$0")/../.."
+compose=${COMPOSE:-docker compose}
+infra/secrets.sh "${MLCP_SECRETS:-./secrets}"
+COMPOSE_PROFILES=${PROFILES:-${COMPOSE_PROFILES:-core}}
+export COMPOSE_PROFILES
+
+$compose up --detach
+deadline=$(($(date +%s) + ${COMPOSE_WAIT_S:-600}))
+for service in api reconciler worker ingest shipper models router mlflow-proxy; do
+    until [ "$(${DOCKER:-docker} inspect --format '{{.State.Health.Status}}' "$($compose ps --quiet "$service")" 2> /dev/null)" = healthy ]; do
+        [ "$(date +%s)" -lt "$deadline" ] || { $compose logs --tail 20 "$service" >&2; echo "mlcp: $service is not ready" >&2; exit 1; }
+        sleep 1
+    done
+    echo "$service: ready"
+done
+
+COMPOSE_PROFILES=$COMPOSE_PROFILES,tools $compose run --rm -T first-models
+cat <<END
+The control plane is ready.
+
+  admin API    http://${MLCP_API_ADDRESS:-127.0.0.1:8000}/docs
+  predictions  http://${MLCP_ROUTER_ADDRESS:-127.0.0.1:8080}/ml/<model>/predict
+  MLflow       http://${MLCP_MLFLOW_ADDRESS:-127.0.0.1:5000}   (mlflow, ${MLCP_SECRETS:-./secrets}/mlflow_password)
+  keys         $compose exec -T api cat /var/lib/mlcp/keys/{admin,approver,predictor}.key
+
+A prediction of churn, with its own example as the body:
+
+  KEY="Authorization: Bearer \$($compose exec -T api cat /var/lib/mlcp/keys/predictor.key)"
+  curl -s http://${MLCP_ROUTER_ADDRESS:-127.0.0.1:8080}/ml/churn/example -H "\$KEY" |
+    curl -s http://${MLCP_ROUTER_ADDRESS:-127.0.0.1:8080}/ml/churn/predict -H "\$KEY" \\
+      -H "Content-Type: application/json" -d @-
+END

@@ -1,0 +1,33 @@
+"""A real MLflow server on Postgres, its artifacts in a bucket."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.support.processes import running, wait_until
+from tests.support.s3 import S3
+
+
+@contextmanager
+def serving(backend: str, bucket: S3, folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """MLflow at 127.0.0.1:port, as the product starts it. `backend`: its database; `folder`: for its log."""
+    (folder / "backend").write_text(backend)
+    argv = [sys.executable, "-m", "control_plane.embedded.mlflow_server", "--port", str(port)]
+    argv += ["--backend-file", str(folder / "backend"), "--artifacts", f"s3://{bucket.bucket}/mlflow"]
+    env = {**bucket.env, "MLFLOW_S3_ENDPOINT_URL": bucket.endpoint, "PYTHONWARNINGS": "ignore", "DO_NOT_TRACK": "true"}
+    url, log = f"http://127.0.0.1:{port}", folder / "log"
+    with running(argv, log=log, env=env) as child:
+
+        def answers() -> bool:
+            assert child.poll() is None, f"MLflow ended: {log.read_text()[-2_000:]}"
+            try:
+                return httpx.get(f"{url}/health", timeout=2).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(answers, within=120, what="MLflow answers", every=0.25)
+        yield child
