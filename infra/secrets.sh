@@ -38,5 +38,3 @@ for bucket in archive artifacts; do # for MinIO's least privilege: infra/compose
     keep "s3_${bucket}_credentials" "$(credentials "s3_${bucket}_key" "s3_${bucket}_secret")"
 done
 keep grafana_password "$(word 12)"
-keep mlflow_password "$(word 12)" # of the person `mlflow` before MLflow's proxy
-keep mlflow_htpasswd "mlflow:$(openssl passwd -apr1 "$(cat mlflow_password)")"

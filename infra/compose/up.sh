@@ -9,7 +9,7 @@ export COMPOSE_PROFILES
 
 $compose up --detach
 deadline=$(($(date +%s) + ${COMPOSE_WAIT_S:-600}))
-for service in api reconciler worker ingest shipper models router mlflow-proxy; do
+for service in api reconciler worker ingest shipper models router mlflow-gate; do
     until [ "$(${DOCKER:-docker} inspect --format '{{.State.Health.Status}}' "$($compose ps --quiet "$service")" 2> /dev/null)" = healthy ]; do
         [ "$(date +%s)" -lt "$deadline" ] || { $compose logs --tail 20 "$service" >&2; echo "mlcp: $service is not ready" >&2; exit 1; }
         sleep 1
@@ -23,7 +23,7 @@ The control plane is ready.
 
   admin API    http://${MLCP_API_ADDRESS:-127.0.0.1:8000}/docs
   predictions  http://${MLCP_ROUTER_ADDRESS:-127.0.0.1:8080}/ml/<model>/predict
-  MLflow       http://${MLCP_MLFLOW_ADDRESS:-127.0.0.1:5000}   (mlflow, ${MLCP_SECRETS:-./secrets}/mlflow_password)
+  MLflow       http://${MLCP_MLFLOW_ADDRESS:-127.0.0.1:5000}   (any name, a key as the password)
   keys         $compose exec -T api cat /var/lib/mlcp/keys/{admin,approver,predictor}.key
 
 A prediction of churn, with its own example as the body:

@@ -18,7 +18,7 @@ from tests.support.docker import DOCKER, ROOT, docker, image, leaks, stores
 from tests.support.processes import free_port, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(3_600)]
-SERVICES = ("api", "reconciler", "worker", "ingest", "shipper", "models", "router")
+SERVICES = ("api", "reconciler", "worker", "ingest", "shipper", "models", "router", "mlflow-gate")
 PATIENCE_S = 300.0
 
 

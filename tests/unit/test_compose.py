@@ -144,7 +144,7 @@ def test_secrets_are_files_that_one_command_makes_and_reach_only_who_needs_them(
             hidden = re.search("PASSWORD|SECRET|TOKEN|_KEY|CREDENTIAL|DSN", variable) is not None
             assert not hidden or said.startswith(("/run/secrets", "false")), (name, variable)
     assert holders["mlcp_postgres_owner_dsn"] == {"migrations"}
-    assert holders["mlcp_postgres_dsn"] == {"migrations", "api", "reconciler", "worker", "ingest"}
+    assert holders["mlcp_postgres_dsn"] == {"migrations", "api", "reconciler", "worker", "ingest", "mlflow-gate"}
     assert holders["mlcp_router_token"] == {"api", "router"}
 
 
