@@ -204,6 +204,14 @@ class WorkerSettings(_Store, _Scraped, _Registry, Releases, _Drift, _Archive, _C
     drift_early: bool = False  # judge a version's first hours too, taking every hour and day for alike
 
 
+class ReporterSettings(_Store, _Gates, _Archive):
+    """Makes one report; a process of the worker's."""
+
+    summary_url: str | None = None  # OpenAI-compatible endpoint (.../v1) that writes summaries; None: the template does
+    summary_model: str = "default"  # the language model's name there
+    summary_key: SecretStr | None = None  # bearer key of that endpoint
+
+
 class RouterSettings(_Bus):
     """The data plane. No database password here, by design."""
 

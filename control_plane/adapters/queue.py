@@ -23,6 +23,7 @@ _SEARCH_PATH = f"-c search_path={_SCHEMA}"
 _LOCK = 7_305_006  # advisory, while the schema is made
 _TASK = "carry_out"
 _MONITOR = "monitor"  # also the queue of what the clock asks for
+_QUEUE_OF = {"report": "reports", "notify": "notify"}  # what no training of hours may hold up, nor each other
 _HOURLY = "hourly"
 _AT = "12 * * * *"  # after the hour: its last records have reached Postgres
 _HEARTBEAT_S = 2.0
@@ -46,10 +47,11 @@ class Queue:
     def __init__(self, app: procrastinate.App) -> None:
         self._app = app
 
-    async def put(self, job_id: UUID) -> None:
+    async def put(self, job_id: UUID, kind: str) -> None:
         """Have the job carried out once. Putting it again while it waits changes nothing."""
+        lock, queue = str(job_id), _QUEUE_OF.get(kind, "default")
         try:
-            await self._app.configure_task(_TASK, queueing_lock=str(job_id)).defer_async(job_id=str(job_id))
+            await self._app.configure_task(_TASK, queueing_lock=lock, queue=queue).defer_async(job_id=str(job_id))
         except AlreadyEnqueued:
             return
         except ConnectorException as exc:
@@ -94,6 +96,8 @@ class Queue:
 
         async with asyncio.TaskGroup() as group:
             group.create_task(worker("default", concurrency), name="jobs")
+            group.create_task(worker("reports", 1), name="reports")
+            group.create_task(worker("notify", 4), name="notify")
             group.create_task(worker(_MONITOR, 1), name="monitor")
 
 
@@ -111,7 +115,7 @@ async def opened(
     are.
     """
     connector = procrastinate.PsycopgConnector(
-        conninfo=_plain(dsn), kwargs={"options": _SEARCH_PATH}, min_size=1, max_size=4
+        conninfo=_plain(dsn), kwargs={"options": _SEARCH_PATH}, min_size=1, max_size=6
     )
     app = procrastinate.App(connector=connector)
 

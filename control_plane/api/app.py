@@ -23,6 +23,7 @@ from control_plane.api import (
     policies,
     problems,
     releases,
+    reports,
     rollouts,
     webhooks,
 )
@@ -40,6 +41,7 @@ _OURS = (
     erasures.router,
     keys.router,
     audit.router,
+    reports.router,
     outcomes.router,
     webhooks.router,
     data_plane.router,

@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 Materiality = Literal["low", "medium", "high"]
-# The more a wrong answer costs, the more often. No regulation names the intervals: SR 11-7 asks for periodic reviews,
-# at least once a year where a model matters.
+# The more a wrong answer costs, the more often. No regulation names the intervals: SR 26-2, which replaced SR 11-7,
+# and PRA SS1/23 ask for reviews as often as a model's risk demands.
 INTERVALS: Final[dict[Materiality, timedelta]] = {
     "high": timedelta(days=182),
     "medium": timedelta(days=365),

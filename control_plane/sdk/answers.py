@@ -23,6 +23,7 @@ from control_plane.contracts.models import (
 )
 from control_plane.contracts.outcomes import OutcomesAccepted, OutcomeSpec
 from control_plane.contracts.policies import DecisionView, HaltView, PolicyPlanView, PolicyView
+from control_plane.contracts.reports import ReportView
 from control_plane.contracts.rollouts import AnalysisView, PlanView, RolloutView, StageChangeView
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "PolicyView",
     "PredictionView",
     "PrincipalView",
+    "ReportView",
     "RolloutView",
     "StageChangeView",
     "TimelineView",

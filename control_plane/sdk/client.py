@@ -97,6 +97,12 @@ class ControlPlane(SyncTransport):
     audit = method(governed.audit)
     verify_audit = method(governed.verify_audit)
     export_audit = download(governed.export_audit)
+    reports = method(governed.reports)
+    report = method(governed.report)
+    make_report = method(governed.make_report)
+    report_schema = method(governed.report_schema)
+    report_json = download(governed.report_json)
+    report_pdf = download(governed.report_pdf)
 
     def wait_rollout(
         self, rollout: RolloutView | ApprovalView | UUID | str, *, timeout_s: float = 120.0, poll_s: float = 0.1
@@ -191,6 +197,12 @@ class AsyncControlPlane(AsyncTransport):
     audit = coroutine(governed.audit)
     verify_audit = coroutine(governed.verify_audit)
     export_audit = async_download(governed.export_audit)
+    reports = coroutine(governed.reports)
+    report = coroutine(governed.report)
+    make_report = coroutine(governed.make_report)
+    report_schema = coroutine(governed.report_schema)
+    report_json = async_download(governed.report_json)
+    report_pdf = async_download(governed.report_pdf)
 
     async def wait_rollout(
         self, rollout: RolloutView | ApprovalView | UUID | str, *, timeout_s: float = 120.0, poll_s: float = 0.1

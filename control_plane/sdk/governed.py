@@ -1,10 +1,10 @@
-"""The calls of the admin API that govern the others: approvals, policies, keys, audit. See `admin`."""
+"""The calls of the admin API that govern the others: approvals, policies, keys, audit, reports. See `admin`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from control_plane.sdk.transport import Call, body, path, read, write
@@ -16,12 +16,14 @@ if TYPE_CHECKING:  # `binding` resolves these from `answers` when an answer is t
         AuditView,
         DecisionView,
         HaltView,
+        JobView,
         KeyCreated,
         KeyView,
         Page,
         PolicyPlanView,
         PolicyView,
         PrincipalView,
+        ReportView,
     )
 
 
@@ -175,6 +177,53 @@ def verify_audit() -> Call[AuditVerification]:
 def export_audit() -> Call[bytes]:
     """The whole audit as JSON lines, piece by piece, to be verified anywhere with `domain.audit_export.verify`."""
     return read("/audit/export")
+
+
+def reports(
+    *, model: str | None = None, kind: str | None = None, limit: int = 50, cursor: str | None = None
+) -> Call[Page[ReportView]]:
+    """Reports that were made, newest first."""
+    return read("/reports", model=model, kind=kind, limit=limit, cursor=cursor)
+
+
+def report(report_id: UUID | str) -> Call[ReportView]:
+    """What a report is about, its summary and the digests of its two forms."""
+    return read(path("reports", report_id))
+
+
+def make_report(
+    model: str,
+    kind: str,
+    *,
+    reason: str,
+    rollout_id: UUID | str | None = None,
+    version: str | None = None,
+    month: str | None = None,
+    key: str | None = None,
+) -> Call[JobView]:
+    """Have a report made: deployment, rollback, retraining, drift, incident or monthly. Its id is the job's.
+
+    `month`: of a monthly report, such as 2026-10; left out, the last 30 days.
+    """
+    spec = body(
+        model=model, kind=kind, rollout_id=rollout_id and str(rollout_id), version=version, month=month, reason=reason
+    )
+    return write("POST", "/reports", spec, key=key)
+
+
+def report_json(report_id: UUID | str) -> Call[bytes]:
+    """A report's JSON document."""
+    return read(f"{path('reports', report_id)}.json")
+
+
+def report_pdf(report_id: UUID | str) -> Call[bytes]:
+    """The same as PDF."""
+    return read(f"{path('reports', report_id)}.pdf")
+
+
+def report_schema() -> Call[dict[str, Any]]:
+    """JSON schema of the JSON documents of reports."""
+    return read("/reports/schema")
 
 
 def _decide(approval_id: UUID | str, verb: str, etag: str, reason: str, key: str | None) -> Call[ApprovalView]:

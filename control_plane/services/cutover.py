@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adapters.store import audit, deployments, rollouts, versions, wake
+from control_plane.adapters.store import audit, deployments, jobs, rollouts, versions, wake
 from control_plane.adapters.store.rollouts import Entry
 from control_plane.domain.audit import Actor
 from control_plane.domain.governance.decide import Signal, Status
 from control_plane.domain.governance.policy import Severity, Source
-from control_plane.domain.rollouts import Phase, Rollout, is_cut_over
+from control_plane.domain.rollouts import TERMINAL, Phase, Rollout, is_cut_over
 from control_plane.domain.stages import Stage, succession
 from control_plane.services import signals
 
@@ -58,6 +58,8 @@ async def move(
         await versions.touch(session, entry.model)
     if new.phase is Phase.ABORTED:
         await deployments.keep_warm(session, entry.model, entry.candidate_version, until=now + warm)
+    if new.phase in TERMINAL and entry.rollout.phase not in TERMINAL:
+        await report(session, saved, now=now)
     await wake.notify(session, f"rollout {entry.id}")
     if new.phase is Phase.ABORTED and cause.trigger == "reconciler":  # nobody's wish: it failed
         await signals.notice(session, str(entry.id), _failed(saved, now), now=now)
@@ -75,6 +77,13 @@ async def move(
         approver=cause.approver,
     )
     return saved
+
+
+async def report(session: AsyncSession, entry: Entry, *, now: datetime) -> None:
+    """Have the report of a rollout that is over made. No audit row: the caller's is the last statement."""
+    kind = "rollback" if entry.kind == "rollback" or entry.rollout.phase is Phase.ABORTED else "deployment"
+    args = {"kind": kind, "rollout_id": str(entry.id)}
+    await jobs.want(session, "report", entry.model, args, created_by="schedule", now=now)
 
 
 async def take_over(session: AsyncSession, entry: Entry, *, cause: Cause, now: datetime, warm: timedelta) -> None:

@@ -6,12 +6,13 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adapters.store import audit, erasures, versions, wake
+from control_plane.adapters.store import audit, erasures, rollouts, versions, wake
 from control_plane.adapters.store import jobs as store
 from control_plane.adapters.store.tables import JobRow
 from control_plane.contracts.jobs import ErasureSpec, JobLogs, JobView
 from control_plane.contracts.models import RetrainSpec
-from control_plane.errors import Conflict, Unavailable
+from control_plane.contracts.reports import ReportSpec
+from control_plane.errors import Conflict, NotFound, Unavailable
 from control_plane.services.cutover import Cause
 
 _PIECE = 256 * 1024  # bytes of a log in one answer
@@ -27,6 +28,21 @@ async def retrain(session: AsyncSession, name: str, spec: RetrainSpec, *, cause:
     if (running := await store.open_training(session, name)) is not None:
         raise Conflict(f"Job {running} is training {name} already.", model=name, job=str(running))
     job_id = await store.want(session, "train", name, spec.arguments(), created_by=cause.actor.person, now=now)
+    shown = view(await store.load(session, job_id))
+    await wake.notify(session, f"job {job_id}")
+    await _tell(session, "job.want", shown, cause, before=None, reason=spec.reason)
+    return shown
+
+
+async def report(session: AsyncSession, spec: ReportSpec, *, cause: Cause, now: datetime) -> JobView:
+    """Want a report made. NotFound for a model, rollout or version there is none of."""
+    await versions.model(session, spec.model)
+    if spec.version is not None:
+        await versions.version(session, spec.model, spec.version)
+    if spec.rollout_id is not None and (await rollouts.load(session, spec.rollout_id)).model != spec.model:
+        raise NotFound(f"Rollout {spec.rollout_id} is not one of {spec.model}.", model=spec.model)
+    args = spec.model_dump(mode="json", exclude={"reason", "model"}, exclude_none=True)
+    job_id = await store.want(session, "report", spec.model, args, created_by=cause.actor.person, now=now)
     shown = view(await store.load(session, job_id))
     await wake.notify(session, f"job {job_id}")
     await _tell(session, "job.want", shown, cause, before=None, reason=spec.reason)

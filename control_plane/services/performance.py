@@ -51,14 +51,18 @@ def parse(period: str) -> timedelta:
     )
 
 
-async def view(session: AsyncSession, name: str, period: str, *, now: datetime) -> PerformanceView:
-    """Read from hourly sums: what it costs does not depend on the traffic."""
+async def view(session: AsyncSession, name: str, period: str, *, now: datetime, ended: bool = False) -> PerformanceView:
+    """Read from hourly sums: what it costs does not depend on the traffic.
+
+    `ended`: the period was over at `now`, a full hour, and what came later does not count.
+    """
     await versions.model(session, name)
     since = (now - parse(period)).replace(minute=0, second=0, microsecond=0)
     config = await quality.config_of(session, name)
-    requests = await request_hours.requests(session, name, since)
+    until = now if ended else None
+    requests = await request_hours.requests(session, name, since, until)
     tallies: dict[tuple[str, str], Tally] = {}
-    for row in await store.tallies(session, name, since):
+    for row in await store.tallies(session, name, since, until):
         tallies.setdefault((row.version, row.variant), Tally()).add(domain.read(row.tally))
     variants = [
         _performance(config, *key, requests.get(key, Requests()), tallies.get(key, Tally()))
@@ -90,8 +94,8 @@ async def view(session: AsyncSession, name: str, period: str, *, now: datetime) 
         versions=shown,
         variants=variants,
         label_delay_s=label.delay_s,
-        availability=_availability(await figures.availability(session, since, name), config),
-        business=_business(await figures.business(session, since, name), config),
+        availability=_availability(await figures.availability(session, since, name, until=until), config),
+        business=_business(await figures.business(session, since, name, until=until), config),
         note=_note(shown, labelled, label),
     )
 

@@ -46,6 +46,7 @@ async def roll_back(
     )
     if ready:
         await cutover.take_over(session, entry, cause=cause, now=now, warm=warm)
+        await cutover.report(session, entry, now=now)
     elif row.digest is not None:
         await deployments.ensure(session, name, to, row.digest, now=now, retry=True)
     await wake.notify(session, f"rollback {name}")

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.adapters.objects import Objects, below, location
-from control_plane.adapters.store import wake, work
+from control_plane.adapters.store import jobs, wake, work
 from control_plane.adapters.store.tables import JobRow
 from control_plane.domain.retraining import Source
 from control_plane.errors import ControlPlaneError, InvalidConfig, NotFound
@@ -60,7 +60,7 @@ class Carrier:
             elif (argv := _command(row, self.settings)) is not None:
                 ended = await self._run(job_id, self._where(row, argv, path), path, deadline)
             else:
-                ended = Ended("failed", f"unknown kind: this worker carries out train and archive, not {row.kind}")
+                ended = Ended("failed", f"unknown kind: this worker does not carry out {row.kind}")
         except asyncio.CancelledError:  # the worker stops: the job is for the next one
             async with self.sessions.begin() as session:
                 await work.release(session, job_id)
@@ -172,6 +172,8 @@ class Carrier:
                     if ended.state == "failed" and row.args.get("source") and row.model:
                         await retraining.failed(session, row.model, row.id, ended.error or "", now=now)
                     await work.end(session, row.id, ended.state, now=now, error=ended.error, result=ended.said)
+                    if ended.state == "succeeded" and (report := _report_of(row, ended.said)):
+                        await jobs.want(session, "report", *report, created_by="schedule", now=now)
                     await wake.notify(session, f"job {row.id}")
                 log.info("job over", job=str(row.id), state=ended.state, error=ended.error)
                 return
@@ -200,10 +202,20 @@ class Carrier:
         return replace(ended, said={**ended.said, **more})
 
 
+def _report_of(row: JobRow, said: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """Model and arguments of the report a job's success asks for: a training that registered a version does."""
+    version = said.get("version")
+    if row.kind != "train" or row.model is None or version is None:
+        return None
+    return row.model, {"kind": "retraining", "version": str(version)}
+
+
 def _command(row: JobRow, settings: WorkerSettings) -> list[str] | None:
     """What to run for this kind of job; None for a kind nobody carries out."""
     if row.kind == "erase":
         return [sys.executable, "-m", "control_plane.ingest.eraser", str(row.id)]
+    if row.kind == "report":
+        return [sys.executable, "-m", "control_plane.worker.reporter", str(row.id)]
     if row.kind == "archive":
         return [sys.executable, "-m", "control_plane.ingest.archiver"]
     if row.kind != "train" or row.model is None:

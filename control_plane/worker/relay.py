@@ -20,8 +20,8 @@ log = structlog.get_logger()
 async def look(sessions: async_sessionmaker[AsyncSession], queue: Queue) -> None:
     async with sessions() as session:
         waiting = await work.wanted(session)
-    for job_id in waiting:
-        await queue.put(job_id)
+    for job_id, kind in waiting:
+        await queue.put(job_id, kind)
         async with sessions.begin() as session:
             await work.queued(session, job_id)
         log.info("job queued", job=str(job_id))

@@ -57,6 +57,12 @@ TABLE = {
     "GET /audit": "approver admin auditor",
     "GET /audit/verify": "approver admin auditor",
     "GET /audit/export": "approver admin auditor",
+    "GET /reports": READ,
+    "POST /reports": "operator approver admin auditor",
+    "GET /reports/schema": READ,
+    "GET /reports/{report_id}": READ,
+    "GET /reports/{report_id}.json": READ,
+    "GET /reports/{report_id}.pdf": READ,
     "POST /outcomes": "operator approver admin predictor",
     "GET /predictions/{prediction_id}": "operator approver admin auditor",
     "GET /policies": READ,
@@ -82,7 +88,7 @@ PAGES = {
     "GET /pages/approvals/{approval_id}": READ,
     "POST /pages/approvals/{approval_id}/{verb}": "approver admin",
 }
-IDS = dict.fromkeys(("rollout_id", "job_id", "key_id", "prediction_id", "approval_id"), str(UUID(int=7)))
+IDS = dict.fromkeys(("rollout_id", "job_id", "key_id", "prediction_id", "approval_id", "report_id"), str(UUID(int=7)))
 FILLED = IDS | {
     "model": "fraud",
     "version": "1",

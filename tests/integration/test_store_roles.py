@@ -125,9 +125,9 @@ async def test_what_the_processes_create_and_drop_they_still_do(divided: Divided
         """Never asked: nothing works here."""
 
     async with queue.opened(dsn, carry_out) as opened:
-        await opened.put(job)
+        await opened.put(job, "archive")
         assert await opened.abandoned() == []
-        await opened.put(ids.new())
+        await opened.put(ids.new(), "report")
     await engine.dispose()
 
 

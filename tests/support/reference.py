@@ -24,6 +24,7 @@ _PROCESSES = {
     "ShipperSettings": "shipper",
     "IngesterSettings": "ingester",
     "ArchiverSettings": "archiver",
+    "ReporterSettings": "reporter",
 }
 
 

@@ -69,8 +69,10 @@ async def configs(connection: Connection, versions: Collection[tuple[str, str]])
     return [((row["model"], row["version"]), row["config"]) for row in rows]
 
 
-async def availability(session: AsyncSession, since: datetime, model: str | None = None) -> list[Availability]:
-    """Since the hour of `since`, of one model or of every one; a model that was not asked is not there."""
+async def availability(
+    session: AsyncSession, since: datetime, model: str | None = None, *, until: datetime | None = None
+) -> list[Availability]:
+    """Since the hour of `since`, to before the hour `until`, of one model or of every one that was asked."""
     row = WindowRow
     asked = func.sum(row.requests)
     query = (
@@ -78,12 +80,15 @@ async def availability(session: AsyncSession, since: datetime, model: str | None
         .where(row.hour >= func.date_trunc("hour", since, "UTC"), row.variant.not_in(_APART))
         .group_by(row.model)
     )
+    query = query if until is None else query.where(row.hour < until)
     found = await session.execute(query if model is None else query.where(row.model == model))
     return [Availability(name, int(n), int(m)) for name, n, m in found]
 
 
-async def business(session: AsyncSession, since: datetime, model: str | None = None) -> list[Figure]:
-    """Since the hour of `since`, of one model or of every one."""
+async def business(
+    session: AsyncSession, since: datetime, model: str | None = None, *, until: datetime | None = None
+) -> list[Figure]:
+    """Since the hour of `since`, to before the hour `until`, of one model or of every one."""
     row = BusinessRow
     query = (
         select(row.model, row.version, row.name, func.sum(row.predictions), func.sum(row.total))
@@ -91,6 +96,7 @@ async def business(session: AsyncSession, since: datetime, model: str | None = N
         .group_by(row.model, row.version, row.name)
         .order_by(row.model, row.version, row.name)
     )
+    query = query if until is None else query.where(row.hour < until)
     found = await session.execute(query if model is None else query.where(row.model == model))
     return [Figure(m, version, name, int(count), float(total)) for m, version, name, count, total in found]
 

@@ -40,6 +40,13 @@ async def open_training(session: AsyncSession, model: str) -> UUID | None:
     return await session.scalar(query)
 
 
+async def reported(session: AsyncSession, month: str) -> set[str]:
+    """Models whose report of the month, written YYYY-MM, is made or wanted already."""
+    mine = (JobRow.kind == "report", JobRow.args["kind"].astext == "monthly", JobRow.args["month"].astext == month)
+    names = await session.scalars(select(JobRow.model).where(*mine, JobRow.state.not_in(("failed", "cancelled"))))
+    return {name for name in names if name is not None}
+
+
 async def page(
     session: AsyncSession, *, before: UUID | None, limit: int, model: str | None, state: str | None
 ) -> list[JobRow]:

@@ -169,6 +169,9 @@ async def end(
     await session.execute(mine.where(LogHourRow.changed != seen).values(quality_due_at=due_at or now))
 
 
-async def tallies(session: AsyncSession, model: str, since: datetime) -> list[QualityRow]:
+async def tallies(
+    session: AsyncSession, model: str, since: datetime, until: datetime | None = None
+) -> list[QualityRow]:
     row = QualityRow
-    return list(await session.scalars(select(row).where(row.model == model, row.hour >= since)))
+    query = select(row).where(row.model == model, row.hour >= since)
+    return list(await session.scalars(query if until is None else query.where(row.hour < until)))

@@ -30,10 +30,13 @@ class Requests:
             self.latencies = [a + b for a, b in zip(mine, other.latencies, strict=True)]
 
 
-async def requests(session: AsyncSession, model: str, since: datetime) -> dict[tuple[str, str], Requests]:
-    """By version and variant, from the hour `since` on."""
+async def requests(
+    session: AsyncSession, model: str, since: datetime, until: datetime | None = None
+) -> dict[tuple[str, str], Requests]:
+    """By version and variant, from the hour `since` on, to before the hour `until`."""
     row, found = WindowRow, dict[tuple[str, str], Requests]()
-    for window in await session.scalars(select(row).where(row.model == model, row.hour >= since)):
+    query = select(row).where(row.model == model, row.hour >= since)
+    for window in await session.scalars(query if until is None else query.where(row.hour < until)):
         one = Requests(window.answered, window.missed, _answered_us(window), window.latency)
         found.setdefault((window.version, window.variant), Requests()).merge(one)
     return found

@@ -5,16 +5,24 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import cast, select, update
+from sqlalchemy import cast, func, or_, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adapters.store.tables import JobRow
 
 
-async def wanted(session: AsyncSession) -> Sequence[UUID]:
-    """Jobs nobody has put into the queue yet, oldest first."""
-    return (await session.scalars(select(JobRow.id).where(JobRow.state == "wanted").order_by(JobRow.id))).all()
+async def wanted(session: AsyncSession) -> Sequence[tuple[UUID, str]]:
+    """Id and kind of jobs nobody has put into the queue yet and whose time has come, oldest first."""
+    due = or_(JobRow.not_before.is_(None), JobRow.not_before <= func.now())
+    query = select(JobRow.id, JobRow.kind).where(JobRow.state == "wanted", due).order_by(JobRow.id)
+    return [(row.id, row.kind) for row in await session.execute(query)]
+
+
+async def later(session: AsyncSession, job_id: UUID, *, at: datetime, why: str) -> None:
+    """Give a running job back, to be tried again at `at`."""
+    mine = update(JobRow).where(JobRow.id == job_id, JobRow.state == "running")
+    await session.execute(mine.values(state="wanted", not_before=at, error=why))
 
 
 async def queued(session: AsyncSession, job_id: UUID) -> None:

@@ -26,6 +26,7 @@ class Action(StrEnum):
     SET_TRAFFIC = "traffic.set"
     RETRAIN = "retrain"
     CANCEL_JOB = "job.cancel"
+    MAKE_REPORT = "report.make"
     READ_AUDIT = "audit.read"
     READ_KEYS = "keys.read"
     MANAGE_KEYS = "keys.manage"
@@ -66,6 +67,7 @@ _OPERATE = _READ | {
     Action.SET_TRAFFIC,
     Action.RETRAIN,
     Action.CANCEL_JOB,
+    Action.MAKE_REPORT,
     Action.PREDICT,
     Action.WAKE,
     Action.WITHDRAW,
@@ -78,7 +80,7 @@ MAY: dict[Role, frozenset[Action]] = {
     Role.OPERATOR: _OPERATE,
     Role.APPROVER: _OPERATE | {Action.READ_AUDIT, Action.APPROVE, Action.RESUME},
     Role.ADMIN: frozenset(Action),
-    Role.AUDITOR: _READ | {Action.READ_PREDICTION, Action.READ_AUDIT, Action.READ_KEYS},
+    Role.AUDITOR: _READ | {Action.READ_PREDICTION, Action.READ_AUDIT, Action.READ_KEYS, Action.MAKE_REPORT},
     Role.PREDICTOR: frozenset({Action.PREDICT, Action.REPORT_OUTCOME}),
 }
 

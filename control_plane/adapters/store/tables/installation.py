@@ -145,4 +145,5 @@ class JobRow(Base):
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
+    not_before: Mapped[datetime | None]  # a wanted job waits for it: of a notification that is tried again
     log_path: Mapped[str | None]
