@@ -1,95 +1,212 @@
 """False alarms and detection of the monitor, at its default setting, over simulated models of 30 features.
 
-    python -m benchmarks.drift.alarms [--models 200] [--days 90] [--looks 24] [--rows 1000,1000000] [--seed N]
-                                      [--drifted 60] [--out results.json]
+    python -m benchmarks.drift.alarms --rows 1000 --models 0:200 [--days 90] [--out results/alarms.jsonl]
+    python -m benchmarks.drift.alarms --rows 10000 --models 0:200 --shift 0.25
+    python -m benchmarks.drift.alarms --peers 20 [--home DIR]
+    python -m benchmarks.drift.alarms
 
-20 numbers and 10 categories of 10,000 levels, a weekly season, effects of the day, customers who come back (blocks are
-customers). A model begins as in life: compared with its training data first, then with its own days. `--rows` are
-blocks a day; nothing differs between them. Detection: after four weeks, a shift of 0.25 standard deviations in 3 of
-the 30 features, 10,000 blocks a day, found within its first day.
+20 numbers, half of them skewed, and 10 categories of 10,000 levels; a weekly season, a clock, effects of the day,
+customers of two kinds of whom each counts once a day (`tests/support/drift_hours.py`). A model begins as in life,
+compared with its training data first, then with its own days; it is looked at after every hour. `--shift`: after four
+weeks 3 of the 30 features move by so many standard deviations, which is to be found within the day.
+
+Model number n is always the same model. Each run appends a line to --out; without --models its lines are added up.
+`--peers`: the defaults of Evidently and NannyML, a look a day for a week, at rows of models simulated alike.
 """
 
 import argparse
 import json
+import subprocess
+import tempfile
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from control_plane.domain.drift import evidence, monitor
-from control_plane.domain.drift.monitor import Course, Kind
+from control_plane.domain.drift.evidence import Baseline, Day
+from control_plane.domain.drift.monitor import Kind
+from tests.support import drift_hours as hours
 from tests.support import drift_streams as streams
-from tests.support.drift_streams import Stream
+from tests.support.drift_hours import Traffic
 
 START = date(2026, 3, 2)
 REFERENCE = streams.reference()
 SCORES = evidence.scores_of(REFERENCE)
 SETTINGS = monitor.settings_for(0.01, Kind.DATA)
-LEAST = 9  # days until a day so far is judged
 PRIOR = evidence.prior(SCORES, REFERENCE, SETTINGS)
+SHIFTED_FROM = 28
+RESULTS = Path(__file__).parent / "results"
+PEER_ROWS, PEER_DAYS = 1_000, 7
+
+EVIDENTLY = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import pandas as pd
+from evidently import Report
+from evidently.presets import DataDriftPreset
+reference, looks = pd.read_parquet(sys.argv[1]), pd.read_parquet(sys.argv[2])
+found = {}
+for model, mine in looks.groupby("model"):
+    days = []
+    for _, window in mine.groupby("day"):
+        result = Report([DataDriftPreset()]).run(reference, window.drop(columns=["model", "day"])).dict()
+        counted = [m["value"] for m in result["metrics"] if isinstance(m["value"], dict) and "count" in m["value"]]
+        days.append(int(counted[0]["count"]))
+    found[int(model)] = days
+print(json.dumps(found))
+"""
+NANNYML = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+import nannyml as nml, pandas as pd
+reference, looks = pd.read_parquet(sys.argv[1]), pd.read_parquet(sys.argv[2])
+calculator = nml.UnivariateDriftCalculator(column_names=list(reference.columns), chunk_size=int(sys.argv[3]))
+calculator.fit(reference)
+found = {}
+for model, mine in looks.groupby("model"):
+    days = []
+    for _, window in mine.groupby("day"):
+        frame = calculator.calculate(window.drop(columns=["model", "day"]).reset_index(drop=True))
+        frame = frame.filter(period="analysis").to_df(multilevel=False)
+        alarms = [c for c in frame.columns if c.endswith("_alert")]
+        days.append(len({c.rsplit("_", 2)[0].rsplit("_", 1)[0] for c in alarms if bool(frame[c].iloc[0])}))
+    found[int(model)] = days
+print(json.dumps(found))
+"""
 
 
-def alarm(rng: np.random.Generator, stream: Stream, *, days: int, looks: int, blocks: int, shifted_from: int) -> Any:
-    """(day of the first alarm, features); None without one."""
-    closed: dict[date, evidence.Day] = {}
-    parts: dict[int, dict[date, evidence.Day]] = {at: {} for at in range(looks)}
-    usual: dict[int, dict[int, evidence.Baseline]] = {at: {} for at in range(looks)}
-    calm, past = Stream(stream.season, stream.day_sd), monitor.begin(SCORES)
-    facts: dict[str, Any] = {"since": date.min, "excluded": (), "settings": SETTINGS}
+def alarm(rng: np.random.Generator, traffic: Traffic, *, days: int) -> tuple[int, tuple[str, ...]] | None:
+    """(day of the first alarm, features); None without one. What `monitor.weigh` finds, a day's looks at once."""
+    closed: dict[date, Day] = {}
+    by_hour: dict[date, Day] = {}
+    learnt: dict[int, Baseline] = {}
+    past = monitor.begin(SCORES)
     for number in range(days):
         today = START + timedelta(days=number)
-        now = stream if number >= shifted_from else calm
-        (measured,) = streams.days(SCORES, now, rng, first=number, count=1, looks=looks, blocks=blocks)
-        if len(closed) >= LEAST:
-            for at in range(looks):
-                course = Course(closed, parts[at], measured[at])
-                found = monitor.weigh(
-                    SCORES, PRIOR, course, today, early=False, past=past, learnt=usual[at], **facts
-                ).evidence
-                if found is not None and found.alarm:
-                    return number, monitor.leading(found)
-        closed[today] = measured[-1]
-        for at, part in enumerate(measured):
-            parts[at][today] = part
-        past = monitor.advance(past, closed, today, measured[-1], PRIOR, **facts)
+        now = traffic if number >= SHIFTED_FROM else replace(traffic, shift=0.0)
+        measured = hours.measured(SCORES, now, rng, number)
+        usual, season, _ = monitor.usual_of(by_hour, past.taught, today, PRIOR, SETTINGS, learnt)
+        if usual is not PRIOR:
+            log_e = evidence.heights(SCORES, past.state, measured, usual, season=season, settings=SETTINGS)
+            looked = measured.blocks[:, 0] >= SETTINGS.least_blocks
+            found = np.flatnonzero(looked & (log_e >= -np.log(SETTINGS.alpha)))
+            if len(found):
+                at = _hour(measured, int(found[0]))
+                then = replace(usual, centre=usual.centre[:, found[0]], error=usual.error[:, found[0]])
+                then = replace(then, day_sd=usual.day_sd[found[0]])
+                seen = evidence.look(SCORES, past.state, at, then, season=season, settings=SETTINGS)
+                return number, monitor.leading(seen)
+        closed[today], by_hour[today] = _hour(measured, -1), measured
+        facts: dict[str, Any] = {"since": date.min, "excluded": (), "settings": SETTINGS}
+        past = monitor.advance(past, closed, today, closed[today], PRIOR, **facts)
         standing = evidence.standing(SCORES, past.state, SETTINGS)
         if standing.alarm:
             return number, monitor.leading(standing)
     return None
 
 
+def _hour(day: Day, at: int) -> Day:
+    return Day(day.blocks[at], day.mean[at], day.variance[at])
+
+
+def run(given: argparse.Namespace) -> dict[str, Any]:
+    first, last = map(int, given.models.split(":"))
+    traffic = Traffic(given.rows, shift=given.shift, shifted=3 if given.shift else 0)
+    days = SHIFTED_FROM + 1 if given.shift else given.days
+    started, alarms = time.process_time(), list[Any]()
+    for model in range(first, last):
+        found = alarm(np.random.default_rng([given.rows, int(1000 * given.shift), model]), traffic, days=days)
+        if found is not None:
+            alarms.append([model, *found])
+    facts = {"rows": given.rows, "shift": given.shift, "days": days, "first": first, "last": last}
+    return {**facts, "alarms": alarms, "cpu_s": round(time.process_time() - started, 1)}
+
+
+def table(lines: Iterable[dict[str, Any]]) -> str:
+    """Every model once, however often it was run."""
+    shown = ["| stream | models | alarmed | at most, 95 % | CPU seconds |", "|---|---|---|---|---|"]
+    kinds: dict[tuple[int, float, int], list[dict[str, Any]]] = {}
+    for line in lines:
+        kinds.setdefault((line["rows"], line["shift"], line["days"]), []).append(line)
+    for (rows, shift, days), mine in sorted(kinds.items(), key=lambda kind: (kind[0][1], kind[0][0])):
+        models = {model for line in mine for model in range(line["first"], line["last"])}
+        alarms = {one[0]: one[1:] for line in mine for one in line["alarms"]}
+        seconds = sum(line["cpu_s"] for line in mine)
+        if shift:
+            hits = [names for at, names in alarms.values() if at == days - 1]
+            right = sum(set(names) <= {"x0", "x1", "x2"} for names in hits)
+            said = f"{len(hits)} within the day, {right} naming no other feature; {len(alarms) - len(hits)} before"
+            shown.append(f"| {shift} sd in 3 of 30, {rows:,} a day | {len(models):,} | {said} | | {seconds:.0f} |")
+        else:
+            bound = float(stats.beta.ppf(0.95, len(alarms) + 1, len(models) - len(alarms)))
+            shown.append(
+                f"| calm, {rows:,} a day, {days} days | {len(models):,} | {len(alarms)} | {bound:.2%} | {seconds:.0f} |"
+            )
+    return "\n".join(shown)
+
+
+def peers(home: Path, models: int) -> str:
+    """How many models have a day with a feature said to drift, by each default, and how many features a day."""
+    import pandas as pd
+
+    from benchmarks.drift.run import environment, peer_environ
+
+    rng = np.random.default_rng(5)
+    calm = Traffic(PEER_ROWS)
+    still = Traffic(10 * PEER_ROWS, season=0.0, clock=0.0, day_sd=0.0)
+    reference = _frame(hours.rows_of(still, rng, 0))
+    looks = [
+        _frame(hours.rows_of(calm, rng, day)).assign(model=model, day=day)
+        for model in range(models)
+        for day in range(PEER_DAYS)
+    ]
+    shown = ["| tool, its defaults | models | with an alarm in a week | features alarmed a day |", "|---|---|---|---|"]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / "reference.parquet", Path(folder) / "looks.parquet"]
+        reference.to_parquet(files[0])
+        pd.concat(looks, ignore_index=True).to_parquet(files[1])
+        for name, script in (("evidently", EVIDENTLY), ("nannyml", NANNYML)):
+            argv = [str(environment(home, name)), "-c", script, *map(str, files), str(len(looks[0]))]
+            done = subprocess.run(argv, capture_output=True, text=True, env=peer_environ())
+            if done.returncode:
+                raise SystemExit(f"{name} failed: {done.stderr.strip().splitlines()[-1:]}")
+            found: dict[str, list[int]] = json.loads(done.stdout.strip().splitlines()[-1])
+            alarmed = sum(any(days) for days in found.values())
+            mean = np.mean([count for days in found.values() for count in days])
+            shown.append(f"| {name} | {models} | {alarmed} | {mean:.1f} of 30 |")
+    return "\n".join(shown)
+
+
+def _frame(parts: list[dict[str, Any]]) -> Any:
+    import pandas as pd
+
+    return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=int, default=200)
+    parser.add_argument("--rows", type=int, default=1_000, help="a day")
+    parser.add_argument("--models", help="FIRST:LAST, of which LAST is not run")
     parser.add_argument("--days", type=int, default=90)
-    parser.add_argument("--looks", type=int, default=24, help="a day")
-    parser.add_argument("--rows", default="1000,1000000")
-    parser.add_argument("--drifted", type=int, default=60, help="models that drift")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--shift", type=float, default=0.0)
+    parser.add_argument("--out", type=Path, default=RESULTS / "alarms.jsonl")
+    parser.add_argument("--peers", type=int, help="models that Evidently and NannyML look at")
+    parser.add_argument("--home", type=Path, default=RESULTS)
     given = parser.parse_args()
-    found: dict[str, Any] = {"models": given.models, "days": given.days, "looks": given.looks}
-    for rows in map(int, given.rows.split(",")):
-        started = time.monotonic()
-        facts = {"days": given.days, "looks": given.looks, "blocks": rows, "shifted_from": given.days}
-        alarms = [alarm(np.random.default_rng([given.seed, rows, at]), Stream(), **facts) for at in range(given.models)]
-        raised = [one for one in alarms if one is not None]
-        found[f"false alarms at {rows} a day"] = len(raised)
-        took = time.monotonic() - started
-        print(
-            f"{rows:>9,} a day: {len(raised)} of {given.models} calm models alarmed in {given.days} days ({took:.0f} s)"
-        )
-    facts = {"days": 29, "looks": given.looks, "blocks": 10_000, "shifted_from": 28}
-    drifting = Stream(shift=0.25, shifted=3)
-    seen = [alarm(np.random.default_rng([given.seed, 7, at]), drifting, **facts) for at in range(given.drifted)]
-    hits = [one for one in seen if one is not None and one[0] == 28]
-    right = sum(set(names) <= {"x0", "x1", "x2"} for _, names in hits)
-    found |= {"drifted": given.drifted, "found within a day": len(hits), "with the right features": right}
-    print(f"shift of 0.25 in 3 of 30: {len(hits)} of {given.drifted} found within a day, {right} naming only those")
-    if given.out:
-        given.out.write_text(json.dumps(found, indent=1))
+    if given.peers:
+        print(peers(given.home, given.peers))
+        return
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    if given.models:
+        with given.out.open("a") as file:
+            print(json.dumps(run(given)), file=file)
+    print(table(map(json.loads, given.out.read_text().splitlines())))
 
 
 if __name__ == "__main__":

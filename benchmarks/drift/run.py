@@ -1,12 +1,12 @@
 """Drift between two files, beside Evidently and NannyML: time and peak memory, as ratios; and files wider than memory.
 
-    python benchmarks/drift/run.py [--rows 1000000] [--columns 30] [--peers evidently,nannyml] [--wide 3000000x1000]
-                                   [--exact] [--home DIR] [--out results.json]
+    python benchmarks/drift/run.py [--rows 1000000] [--columns 30] [--peers evidently,nannyml] [--exact]
+                                   [--wide 3000000x1000 [--write reference|current]] [--home DIR] [--out results.json]
 
 Every contender is a process of its own that reads the same two Parquet files. `seconds` is from the first byte read to
 the last score, imports left out; `whole` is the life of the process; `mb` its peak resident memory. Peers run in
-environments of their own, made under --home with uv the first time and kept there. --wide writes its files in parts
-and keeps them for the next run.
+environments of their own, made under --home with uv the first time and kept there. --wide compares files of that size
+instead, without peers; it writes them in parts and keeps them for the next run, and --write does only that.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[2]
 CATEGORICAL = 6  # every sixth column
+DRAWN, STEP = 30, 101
 PEERS = {
     "evidently": ["evidently==0.7.23", "pandas<3", "pyarrow"],
     "nannyml": ["nannyml==0.13.1", "pandas<3", "pyarrow", "setuptools<81", "statsmodels"],
@@ -70,45 +71,52 @@ SCRIPTS = {"ours": OURS, "evidently": EVIDENTLY, "nannyml": NANNYML}
 
 
 def write(path: Path, rows: int, columns: int, *, seed: int, shift: float, group: int = 250_000) -> None:
-    """A Parquet file in parts. Numbers: normal, log-normal, few integers; categories with a long tail."""
+    """A Parquet file in parts. Numbers: normal, log-normal, few integers; categories with a long tail.
+
+    Every DRAWN columns the kinds repeat; columns beyond them are the same draws, each begun at another row, so that a
+    file of a thousand columns is written in minutes and no two columns agree in any row.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rng = np.random.default_rng(seed)
     writer: Any = None
+    levels = pa.array([f"v{v}" for v in range(1_000)])
     for begin in range(0, rows, group):
         n = min(group, rows - begin)
+        drawn = n + STEP * (columns // DRAWN)
+        pool = [_draw(rng, at, drawn, shift if at % 10 == 0 else 0.0) for at in range(min(DRAWN, columns))]
         made: dict[str, Any] = {}
         for at in range(columns):
-            moved = shift if at % 10 == 0 else 0.0
-            if at % CATEGORICAL == 5:
-                made[f"c{at}"] = pa.array([f"v{v}" for v in range(1_000)]).take(
-                    pa.array(np.minimum(rng.zipf(1.6 + moved, n), 1_000) - 1)
-                )
-            elif at % 3 == 0:
-                made[f"c{at}"] = rng.standard_normal(n) + moved
-            elif at % 3 == 1:
-                made[f"c{at}"] = rng.lognormal(moved, 1, n)
-            else:
-                made[f"c{at}"] = rng.poisson(20 + moved, n)
+            values = pool[at % DRAWN][STEP * (at // DRAWN) :][:n]
+            made[f"c{at}"] = levels.take(pa.array(values)) if at % CATEGORICAL == 5 else values
         table = pa.table(made)
         if writer is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            writer = pq.ParquetWriter(path.with_suffix(".part"), table.schema, compression="zstd")
+            coded = [f"c{at}" for at in range(columns) if at % CATEGORICAL == 5 or at % 3 == 2]  # few distinct values
+            writer = pq.ParquetWriter(path.with_suffix(".part"), table.schema, compression="zstd", use_dictionary=coded)
         writer.write_table(table)
     writer.close()
     path.with_suffix(".part").rename(path)
 
 
-def files(home: Path, rows: int, columns: int) -> tuple[Path, Path]:
-    found: list[Path] = []
-    for name, seed, shift in (("reference", 1, 0.0), ("current", 2, 0.5)):
-        path = home / f"{name}-{rows}x{columns}.parquet"
-        if not path.exists():
-            print(f"writing {path}", file=sys.stderr)
-            write(path, rows, columns, seed=seed, shift=shift, group=max(10_000, min(250_000, 60_000_000 // columns)))
-        found.append(path)
-    return found[0], found[1]
+def _draw(rng: np.random.Generator, at: int, n: int, moved: float) -> Any:
+    """Of a category the index of its level."""
+    if at % CATEGORICAL == 5:
+        return np.minimum(rng.zipf(1.6 + moved, n), 1_000) - 1
+    if at % 3 == 0:
+        return rng.standard_normal(n) + moved
+    return rng.lognormal(moved, 1, n) if at % 3 == 1 else rng.poisson(20 + moved, n)
+
+
+def table(home: Path, name: str, rows: int, columns: int) -> Path:
+    """The file of that name, `reference` or `current`, written the first time."""
+    seed, shift = {"reference": (1, 0.0), "current": (2, 0.5)}[name]
+    path = home / f"{name}-{rows}x{columns}.parquet"
+    if not path.exists():
+        print(f"writing {path}", file=sys.stderr)
+        write(path, rows, columns, seed=seed, shift=shift, group=max(10_000, min(250_000, 60_000_000 // columns)))
+    return path
 
 
 def environment(home: Path, peer: str) -> Path:
@@ -197,26 +205,30 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=30)
     parser.add_argument("--bins", type=int, default=16)
     parser.add_argument("--peers", default="evidently,nannyml", help="empty: none")
-    parser.add_argument("--wide", help="ROWSxCOLUMNS, ours alone")
+    parser.add_argument("--wide", help="ROWSxCOLUMNS: these alone, without peers")
+    parser.add_argument("--write", choices=("reference", "current"), help="write this file of --wide and do no more")
     parser.add_argument("--exact", action="store_true", help="compare the scores with scipy's")
     parser.add_argument("--home", type=Path, default=ROOT / "benchmarks" / "drift" / "results")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     given.home.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = {"rows": given.rows, "columns": given.columns}
-    pair = files(given.home, given.rows, given.columns)
-    results: list[dict[str, Any]] = []
-    for name in ("ours", *(peer for peer in given.peers.split(",") if peer)):
-        python = Path(sys.executable) if name == "ours" else environment(given.home, name)
-        results.append(run(name, python, pair, given.columns, given.bins))
-        print(json.dumps(results[-1]), file=sys.stderr)
-    found["results"] = results
-    print(f"{given.rows:,} rows x {given.columns} columns\n\n{markdown(results)}\n")
     if given.wide:
         rows, columns = map(int, given.wide.split("x"))
-        wide = run("ours", Path(sys.executable), files(given.home, rows, columns), columns, given.bins)
-        found["wide"] = {"rows": rows, "columns": columns, **wide}
-        print(f"{rows:,} rows x {columns} columns\n\n{markdown([wide])}\n")
+        if given.write:
+            table(given.home, given.write, rows, columns)
+            return
+        names = ["ours"]
+    else:
+        rows, columns, names = given.rows, given.columns, ["ours", *(peer for peer in given.peers.split(",") if peer)]
+    found: dict[str, Any] = {"rows": rows, "columns": columns}
+    pair = (table(given.home, "reference", rows, columns), table(given.home, "current", rows, columns))
+    results: list[dict[str, Any]] = []
+    for name in names:
+        python = Path(sys.executable) if name == "ours" else environment(given.home, name)
+        results.append(run(name, python, pair, columns, given.bins))
+        print(json.dumps(results[-1]), file=sys.stderr)
+    found["results"] = results
+    print(f"{rows:,} rows x {columns} columns\n\n{markdown(results)}\n")
     if given.exact:
         found["exact"] = exact(min(given.rows, 200_000))
         print("largest difference from scipy:", ", ".join(f"{k} {v:.2g}" for k, v in found["exact"].items()))

@@ -1,5 +1,6 @@
 """Profiles of live traffic: every answer counted once, on the reference of the version that gave it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from control_plane.adapters import bus
-from control_plane.adapters.store import ids, windows
+from control_plane.adapters.store import ids, ingest, windows
 from control_plane.domain.drift import compact, document, fold, profiles
 from control_plane.domain.model_config import FeatureType
+from control_plane.ingest.blocks import FirstAnswers, Hashes, hashed
 from tests.integration.test_ingest_fold import Bench, record, started
 
 pytestmark = pytest.mark.integration
@@ -86,7 +89,8 @@ async def test_a_customer_is_one_block_a_day_however_often_it_comes(bench: Bench
     await bench.fold(bench.batch(answer("one", 50.0, at_ms=day_ago)))
     assert (await stored(bench, "rows")).rows == 12
     assert (await stored(bench, "blocks")).rows == 3
-    assert len(await bench.all("SELECT DISTINCT unit FROM drift_blocks")) == 3  # the hash is of its day
+    claimed = b"".join([row["units"] for row in await bench.all("SELECT units FROM drift_blocks")])
+    assert len({claimed[at : at + 8] for at in range(0, len(claimed), 8)}) == 3  # the hash is of its day
 
 
 async def test_answers_without_a_customer_are_blocks_of_their_own(bench: Bench) -> None:
@@ -144,3 +148,37 @@ async def test_what_was_answered_before_the_reference_was_known_is_counted_once_
     bench.ingester._profiler.looked_at = -1e9  # pyright: ignore[reportPrivateUsage]
     await bench.fold(bench.batch(answer("u0", 50.0, served_version="2")))
     assert (await stored(bench, "rows")).rows == 15
+
+
+async def test_each_customer_is_claimed_once_by_whichever_ingester_commits_first(engine: AsyncEngine) -> None:
+    day, key = datetime.now(UTC).date(), ("churn", "1", datetime.now(UTC).date())
+    units = [f"u{i}" for i in range(300)]
+    left, right = FirstAnswers(), FirstAnswers()
+    async with ingest.connection(engine) as one, ingest.connection(engine) as other:
+        async with one.transaction():
+            mine = await left.claim(one, key, hashed([*units[:200], *units[:50]], day))
+            late = asyncio.ensure_future(_claimed(right, other, key, hashed(units[100:], day)))
+            while not await one.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+                assert not late.done()  # it waits for what is not committed yet
+                await asyncio.sleep(0.01)
+        assert mine.tolist() == [True] * 200 + [False] * 50
+        assert (await late).tolist() == [False] * 100 + [True] * 100
+        assert not (await _claimed(left, one, key, hashed(units, day))).any()
+        assert not (await _claimed(FirstAnswers(), one, key, hashed(units, day))).any()  # of a restarted one
+
+
+async def test_a_claim_that_is_rolled_back_was_never_made(engine: AsyncEngine) -> None:
+    day, first = datetime.now(UTC).date(), FirstAnswers()
+    async with ingest.connection(engine) as connection:
+        undone = connection.transaction()
+        await undone.__aenter__()
+        assert (await first.claim(connection, ("churn", "1", day), hashed(["u"], day))).all()
+        await undone.__aexit__(RuntimeError, RuntimeError(), None)
+        assert (await _claimed(first, connection, ("churn", "1", day), hashed(["u"], day))).all()
+
+
+async def _claimed(
+    first: FirstAnswers, connection: ingest.Connection, key: windows.BlockDay, hashes: Hashes
+) -> NDArray[np.bool_]:
+    async with connection.transaction():
+        return await first.claim(connection, key, hashes)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from control_plane.domain.drift import evidence
+from control_plane.domain.drift import evidence, sketches
 from control_plane.domain.drift.evidence import Baseline, Day, Scores, Settings
 from control_plane.domain.drift.profiles import Absent, Categorical, Numeric, Profile
 from control_plane.domain.model_config import FeatureType
@@ -18,7 +18,8 @@ from control_plane.domain.model_config import FeatureType
 Floats = NDArray[np.float64]
 NUMBERS, CATEGORIES, BINS = 20, 10, 16
 EDGES = stats.norm.ppf(np.linspace(1e-5, 1 - 1e-5, BINS + 1))
-_LEVELS = 1 / (np.arange(10_000) + 10.0)
+LEVELS = 1 / (np.arange(10_000) + 10.0)
+_BUCKETS = np.array([sketches.hash64(f"m{i}") % 16 for i in range(64, 10_000)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class Stream:
 
 def reference() -> Profile:
     """As the training pipeline would have written it, from a million rows."""
-    numbers = np.round(_number_cells(np.zeros(1))[0] * 1e6).astype(int)
-    shares = np.round(_category_cells(np.zeros(1))[0] * 1e6).astype(int)
+    numbers = np.round(number_cells(np.zeros(1))[0] * 1e6).astype(int)
+    shares = np.round(category_cells(np.zeros(1))[0] * 1e6).astype(int)
     named = {f"m{i}": int(shares[i]) for i in range(64)}
     features: dict[str, Numeric | Categorical] = {
         f"x{i}": Numeric(
@@ -58,9 +59,9 @@ def days(
         wave = stream.season * np.sin(2 * np.pi * (day + np.arange(NUMBERS + CATEGORIES)) / 7)
         moved = wave + rng.normal(0, stream.day_sd, NUMBERS + CATEGORIES)
         moved[: stream.shifted] += stream.shift
-        numbers = rng.multinomial(per_look, _number_cells(moved[:NUMBERS]), (looks, NUMBERS)).cumsum(axis=0)
-        categories = rng.multinomial(per_look, _category_cells(moved[NUMBERS:]), (looks, CATEGORIES)).cumsum(axis=0)
-        x, c = (_measured(scores.matrices[name], cells) for name, cells in (("x0", numbers), ("c0", categories)))
+        numbers = rng.multinomial(per_look, number_cells(moved[:NUMBERS]), (looks, NUMBERS)).cumsum(axis=0)
+        categories = rng.multinomial(per_look, category_cells(moved[NUMBERS:]), (looks, CATEGORIES)).cumsum(axis=0)
+        x, c = (measured(scores.matrices[name], cells) for name, cells in (("x0", numbers), ("c0", categories)))
         out.append(
             [
                 Day(
@@ -98,27 +99,30 @@ def first_alarm(
     return None
 
 
-def _measured(matrix: Floats, cells: Floats) -> tuple[Floats, Floats]:
+def measured(matrix: Floats, cells: Floats) -> tuple[Floats, Floats]:
     """As `evidence.measure`, for (looks, features, cells) at once."""
     share = cells / cells.sum(axis=-1, keepdims=True)
     mean = share @ matrix.T
     return mean, np.maximum(0.0, share @ (matrix**2).T - mean**2)
 
 
-def _number_cells(shift: Floats) -> Floats:
+def number_cells(shift: Floats) -> Floats:
     below = stats.norm.cdf(EDGES[None, :] - shift[:, None])
     inside = np.diff(np.concatenate([np.zeros((len(shift), 1)), below, np.ones((len(shift), 1))], axis=1), axis=1)
     return np.concatenate([inside * 0.99, np.full((len(shift), 1), 0.01)], axis=1)  # one percent is absent
 
 
-def _category_cells(shift: Floats) -> Floats:
+def category_cells(shift: Floats) -> Floats:
+    """Named levels, the others by hash as `fold` counts them, none unseen and none absent."""
+    levels = tilted(shift)
+    buckets = np.stack([levels[:, 64:][:, i == _BUCKETS].sum(axis=1) for i in range(16)], axis=1)
+    return np.concatenate([levels[:, :64], buckets, np.zeros((len(shift), 2))], axis=1)
+
+
+def tilted(shift: Floats) -> Floats:
     """Popular levels grow with the shift: share * exp(shift * z), z the standardised log share."""
-    z = np.log(_LEVELS)
-    usual_share = _LEVELS / _LEVELS.sum()
+    z = np.log(LEVELS)
+    usual_share = LEVELS / LEVELS.sum()
     z = (z - z @ usual_share) / np.sqrt(usual_share @ (z - z @ usual_share) ** 2)
-    tilted = usual_share[None, :] * np.exp(shift[:, None] * z[None, :])
-    tilted /= tilted.sum(axis=1, keepdims=True)
-    tail = tilted[:, 64:]
-    buckets = np.stack([tail[:, i::16].sum(axis=1) for i in range(16)], axis=1)
-    rest = np.zeros((len(shift), 2))
-    return np.concatenate([tilted[:, :64], buckets, rest], axis=1)
+    shares = usual_share[None, :] * np.exp(shift[:, None] * z[None, :])
+    return shares / shares.sum(axis=1, keepdims=True)

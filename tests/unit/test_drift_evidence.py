@@ -78,7 +78,8 @@ def test_the_baseline_recovers_centre_and_spread_of_days() -> None:
     for season in range(7):
         expected = 0.3 * math.sin(2 * math.pi * season / 7) * 0.95
         assert usual.centre[season, at] == pytest.approx(expected, abs=4 * usual.error[season, at] + 0.01)
-    assert 0.045 < usual.day_sd[at] < 0.065  # an upper limit of 0.05 * 0.97
+    places = [i for i, (name, score) in enumerate(SCORES.names) if name[0] == "x" and score == "location"]
+    assert 0.048 < usual.day_sd[places].mean() < 0.055  # an upper limit of 0.05 * 0.97
     assert usual.error[0, at] == pytest.approx(usual.day_sd[at] / math.sqrt(20), rel=0.05)
 
 
@@ -178,29 +179,3 @@ def test_calm_traffic_of_thirty_features_raises_no_alarm_in_a_month() -> None:
             )
             is None
         )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("blocks", [200, 200_000])
-def test_at_most_one_calm_model_in_a_hundred_alarms_in_ninety_days(blocks: int) -> None:
-    runs = 60
-    alarms = sum(
-        streams.first_alarm(
-            SCORES, Stream(), np.random.default_rng([2, i]), count=90, looks=4, blocks=blocks, s=SETTINGS
-        )
-        is not None
-        for i in range(runs)
-    )
-    assert alarms / runs <= 0.01 + 3 * math.sqrt(0.01 * 0.99 / runs)
-
-
-@pytest.mark.slow
-def test_a_quarter_sigma_shift_in_three_of_thirty_features_is_found_within_a_day() -> None:
-    runs, drifted = 60, Stream(shift=0.25, shifted=3)
-    found = [
-        streams.first_alarm(SCORES, drifted, np.random.default_rng([3, i]), count=1, looks=24, blocks=5_000, s=SETTINGS)
-        for i in range(runs)
-    ]
-    named = [names for alarm in found if alarm for names in [alarm[1]]]
-    assert len(named) >= 0.9 * runs
-    assert all(names[0] in {"x0", "x1", "x2"} for names in named)

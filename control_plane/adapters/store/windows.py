@@ -2,8 +2,7 @@
 
 import json
 import zlib
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -12,12 +11,11 @@ from control_plane.domain.drift import document
 from control_plane.domain.drift.profiles import Profile
 
 Key = tuple[str, str]  # model, version
-Block = tuple[str, str, date, int]  # model, version, day, hash of the customer
+BlockDay = tuple[str, str, date]  # model, version, day
 Part = tuple[str, str, str, str, datetime, int, bytes]  # model, version, variant, kind, hour, rows, data
 
-_CLAIM = """
-INSERT INTO drift_blocks (model, version, day, unit) SELECT $1::text, $2::text, $3::date, unnest($4::bigint[])
-ON CONFLICT DO NOTHING RETURNING unit
+_CLAIMS = """
+SELECT id, units FROM drift_blocks WHERE model = $1 AND version = $2 AND day = $3 AND id > $4 ORDER BY id
 """
 
 _ADD = """
@@ -62,15 +60,18 @@ async def recall(connection: Connection, key: Key, *, limit: int) -> Sequence[Ro
     return [tuple(row.values()) for row in await connection.fetch(_EARLIER, *key, claimed[0]["since"], limit)]
 
 
-async def claim(connection: Connection, blocks: Collection[Block]) -> set[Block]:
-    """Of these, the ones nobody has claimed yet; each is claimed only once. In one order, so that nobody deadlocks."""
-    units: defaultdict[tuple[str, str, date], list[int]] = defaultdict(list)
-    for model, version, day, unit in blocks:
-        units[model, version, day].append(unit)
-    claimed = set[Block]()
-    for key in sorted(units):
-        claimed.update((*key, row["unit"]) for row in await connection.fetch(_CLAIM, *key, sorted(units[key])))
-    return claimed
+async def claims(connection: Connection, key: BlockDay, *, after: int) -> list[tuple[int, bytes]]:
+    """Rows of hashes claimed since the row `after`, oldest first; nobody else claims any until the transaction ends."""
+    model, version, day = key
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"{model} {version} {day} blocks")
+    return [(row["id"], row["units"]) for row in await connection.fetch(_CLAIMS, *key, after)]
+
+
+async def add_claim(connection: Connection, key: BlockDay, units: bytes) -> None:
+    """Hashes of 8 bytes each, the highest first."""
+    await connection.execute(
+        "INSERT INTO drift_blocks (model, version, day, units) VALUES ($1, $2, $3, $4)", *key, units
+    )
 
 
 async def add(connection: Connection, parts: Sequence[Part]) -> None:

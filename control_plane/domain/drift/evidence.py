@@ -39,6 +39,7 @@ _MAIN = 0.7  # share of a feature's stake on its first score, `location` or `pop
 _LEAST_SCALE = 0.1  # a share is measured in units of its standard deviation, of one percent at least
 _LEAST_VARIANCE = 0.5  # of one block: a score that did not vary today may tomorrow
 _NAMED = 6  # categories with a score of their own
+_FLOOR = 1e300  # finite, so that -inf minus it is -inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,14 @@ class Settings:
 class Scores:
     """What is measured: per feature a matrix (scores x cells). `names`: (feature, score) in order of all arrays.
 
-    `log_weights`: log of each score's share of its feature's stake.
+    `log_weights`: log of each score's share of its feature's stake. `starts`: where each feature's scores begin, which
+    adjoin; a feature without any value in the reference has none.
     """
 
     names: tuple[tuple[str, str], ...]
     matrices: Mapping[str, Floats]
     log_weights: Floats
+    starts: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +118,16 @@ class Evidence:
 def scores_of(reference: Profile) -> Scores:
     """The scores of every feature that has values in the reference. Text is measured by its length and absence."""
     names: list[tuple[str, str]] = []
+    starts: list[int] = []
     matrices: dict[str, Floats] = {}
     weights: list[float] = []
     for name, feature in reference.features.items():
         rows = _score_rows(feature)
+        starts += [len(names)] if rows else []
         names += [(name, score) for score in rows]
         weights += [_MAIN, *[(1 - _MAIN) / (len(rows) - 1)] * (len(rows) - 1)] if rows else []
         matrices[name] = np.array(list(rows.values())).reshape(len(rows), len(_cells(feature)))
-    return Scores(tuple(names), matrices, np.log(weights))
+    return Scores(tuple(names), matrices, np.log(weights), tuple(starts))
 
 
 def measure(scores: Scores, blocks: Profile) -> Day:
@@ -147,6 +152,8 @@ def measure(scores: Scores, blocks: Profile) -> Day:
 def baseline(days: Sequence[Day], seasons: Sequence[int], settings: Settings) -> Baseline:
     """What is usual, from reference days; `seasons[i]`: the season of day i, any small numbers (all 0: none).
 
+    Days may be stacked: with arrays of (hours, scores) the baseline has a centre per season, hour and score.
+
     Raises ValueError with too few days: each season needs two, and there must be eight more days than seasons.
     """
     if len(days) != len(seasons):
@@ -165,7 +172,7 @@ def baseline(days: Sequence[Day], seasons: Sequence[int], settings: Settings) ->
     # An upper limit: days taken for more alike than they are would raise false alarms.
     upper = np.asarray(residual) / float(special.chdtri(dof, 0.8))
     day_sd = np.sqrt(np.maximum(settings.least_day_sd**2, upper - noise))
-    sizes = np.array([len(at) for at in rows], dtype=np.float64)[:, None]
+    sizes = np.array([len(at) for at in rows], dtype=np.float64).reshape(-1, *[1] * noise.ndim)
     return Baseline(known, centre, np.sqrt((day_sd**2 + noise) / sizes), day_sd)
 
 
@@ -203,6 +210,12 @@ def look(scores: Scores, state: State, today: Day, usual: Baseline, *, season: i
     return _read(scores, _staked(state, today, usual, season, settings), state.days + 1, settings)
 
 
+def heights(scores: Scores, state: State, looks: Day, usual: Baseline, *, season: int, settings: Settings) -> Floats:
+    """`log_e` of many looks at one state, as `look` says it of each: arrays of (looks, scores), as are usual days."""
+    staked = _staked(state, looks, usual, season, settings)
+    return _model(scores, _weighted(scores, staked))[1]
+
+
 def close(state: State, day: Day, usual: Baseline, *, season: int, settings: Settings) -> State:
     """The state after a day whose last block has been counted."""
     return State(_staked(state, day, usual, season, settings), state.days + 1)
@@ -210,9 +223,9 @@ def close(state: State, day: Day, usual: Baseline, *, season: int, settings: Set
 
 def _staked(state: State, day: Day, usual: Baseline, season: int, settings: Settings) -> Floats:
     beyond, variance = _excess(day, usual, season, settings)
-    excess, v = beyond[:, :, None], variance[:, None, None]
+    excess, v = beyond[..., None], variance[..., None, None]
     payoff = _EXCESSES * excess / v - _EXCESSES**2 / (2 * v)
-    payoff = np.where((day.blocks >= settings.least_blocks)[:, None, None], payoff, 0.0)  # too few: no bet today
+    payoff = np.where((day.blocks >= settings.least_blocks)[..., None, None], payoff, 0.0)  # too few: no bet today
     return np.logaddexp(state.log_stakes, -math.log(settings.horizon_days)) + payoff
 
 
@@ -223,25 +236,45 @@ def _excess(day: Day, usual: Baseline, season: int, settings: Settings) -> tuple
     at = usual.seasons.index(season)
     delta = settings.threshold + settings.radius_z * usual.error[at]
     shift = day.mean - usual.centre[at]
-    return np.stack([shift - delta, -shift - delta], axis=1), usual.day_sd**2 + _block_variance(day)
+    return np.stack([shift - delta, -shift - delta], axis=-1), usual.day_sd**2 + _block_variance(day)
 
 
 def _read(scores: Scores, log_stakes: Floats, days: int, settings: Settings) -> Evidence:
     if not scores.names:
         raise ValueError("no feature to look at")
-    per_score = np.logaddexp.reduce(log_stakes.reshape(len(log_stakes), -1), axis=1) - math.log(2 * len(_EXCESSES))
-    weighted = per_score + scores.log_weights
-    owners = [feature for feature, _ in scores.names]
-    starts = [i for i, owner in enumerate(owners) if i == 0 or owner != owners[i - 1]]  # a feature's scores adjoin
-    per_feature = np.logaddexp.reduceat(weighted, starts)
-    log_e = float(np.logaddexp.reduce(per_feature)) - math.log(len(starts))
-    features = {owners[start]: float(e) for start, e in zip(starts, per_feature, strict=True)}
-    ordered = dict(sorted(features.items(), key=lambda item: -item[1]))
+    weighted = _weighted(scores, log_stakes)
+    per_feature, of_model = _model(scores, weighted)
+    log_e = float(of_model)
+    owners = [scores.names[start][0] for start in scores.starts]
+    ordered = dict(sorted(zip(owners, per_feature.tolist(), strict=True), key=_by_evidence))
     alarm = log_e >= -math.log(settings.alpha)
     strongest = scores.names[int(np.argmax(weighted))]
     found = "drift" if alarm else "no drift shown"
     why = f"{found}: evidence {math.exp(min(700.0, log_e)):.3g} of {1 / settings.alpha:.0f} needed after {days} days; "
     return Evidence(log_e, alarm, ordered, strongest, f"{why}most from {strongest[0]} ({strongest[1]}).")
+
+
+def _weighted(scores: Scores, log_stakes: Floats) -> Floats:
+    """Log of each score's mean stake times its share; any axes before (scores, directions, excesses)."""
+    flat = log_stakes.reshape(*log_stakes.shape[:-2], -1)
+    return _log_sum(flat) - math.log(2 * len(_EXCESSES)) + scores.log_weights
+
+
+def _model(scores: Scores, weighted: Floats) -> tuple[Floats, Floats]:
+    """Log e of each feature and of the model."""
+    per_feature = np.logaddexp.reduceat(weighted, scores.starts, axis=-1)
+    return per_feature, _log_sum(per_feature) - math.log(per_feature.shape[-1])
+
+
+def _by_evidence(feature: tuple[str, float]) -> float:
+    return -feature[1]
+
+
+def _log_sum(logs: Floats) -> Floats:
+    """Log of the sum of exp over the last axis; of nothing but -inf it is -inf. A tenth of logaddexp.reduce's time."""
+    top = np.maximum(logs.max(axis=-1), -_FLOOR)
+    with np.errstate(divide="ignore"):
+        return cast(Floats, np.log(np.exp(logs - top[..., None]).sum(axis=-1)) + top)
 
 
 def _block_variance(day: Day) -> Floats:

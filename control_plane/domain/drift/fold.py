@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final, cast
 
 import numpy as np
@@ -251,7 +252,8 @@ def _edges(ordered: NDArray[np.floating[Any]], bins: int) -> tuple[float, ...]:
     return tuple(float(e) for e in edges)
 
 
-def single_precision(edges: Sequence[float]) -> bool:
+@lru_cache(maxsize=1 << 12)
+def single_precision(edges: tuple[float, ...]) -> bool:
     """Whether float32 tells values apart well enough on these edges: many steps between any two of them."""
     if len(edges) < 2 or edges[0] == edges[-1]:
         return False

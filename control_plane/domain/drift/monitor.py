@@ -120,7 +120,7 @@ def advance(
     """`past` and one more closed day, which is bet on first and then teaches. `closed` has every day taught so far."""
     state, days = past.state, past.days
     if day >= since:
-        usual, season, _ = _usual(closed, past.taught, day, prior, settings, past.learnt)
+        usual, season, _ = usual_of(closed, past.taught, day, prior, settings, past.learnt)
         state, days = evidence.close(state, measured, usual, season=season, settings=settings), days + 1
     enough = len(past.taught) < _LEARNT and measured.blocks.min(initial=math.inf) >= settings.least_blocks
     taught = (*past.taught, day) if enough and day not in excluded else past.taught
@@ -170,13 +170,13 @@ def weigh(
             past = advance(past, course.closed, one, measured, prior, since=since, excluded=excluded, settings=settings)
     state, taught, days = past.state, past.taught, past.days
     known = [one for one in taught if one in course.same_hour]
-    usual, season, basis = _usual(course.same_hour, known, day, prior, settings, learnt)
+    usual, season, basis = usual_of(course.same_hour, known, day, prior, settings, learnt)
     looked = course.today is not None and course.today.blocks.max(initial=0) >= settings.least_blocks
     if course.today is not None and looked and (early or usual is not prior):
         found = evidence.look(scores, state, course.today, usual, season=season, settings=settings)
         return Weighed(found, basis, found.why, usual is not prior)
     if days:
-        usual, _, basis = _usual(course.closed, taught, day, prior, settings)
+        usual, _, basis = usual_of(course.closed, taught, day, prior, settings)
         found = evidence.standing(scores, state, settings)
         return Weighed(found, basis, found.why, usual is not prior)
     why = f"No whole day yet: evidence needs one with {settings.least_blocks} customers or more."
@@ -190,11 +190,11 @@ def usual_day(
 ) -> tuple[Baseline, int]:
     """What is usual on a whole day, and its season; for `is_calm`."""
     taught = [one for one in course.closed if one < day and one not in excluded][:_LEARNT]
-    usual, season, _ = _usual(course.closed, taught, day, prior, settings)
+    usual, season, _ = usual_of(course.closed, taught, day, prior, settings)
     return usual, season
 
 
-def _usual(
+def usual_of(
     days: Mapping[date, Day],
     taught: Sequence[date],
     day: date,

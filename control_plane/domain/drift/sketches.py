@@ -5,6 +5,7 @@ Both are plain bytes that merge exactly (maximum, or), so one replica or fifty e
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 
 REGISTERS = 1024  # of a distinct sketch, one byte each
@@ -17,6 +18,7 @@ _BITS_PER_MEMBER = 10
 _MAX_BITS = 1 << 17  # 16 KiB; above about 13,000 members the error grows, see `false_member_rate`
 
 
+@lru_cache(maxsize=1 << 16)  # the same values come again with every batch
 def hash64(value: str) -> int:
     """Hash of a value, the same in every process and release. Changing it makes stored sketches useless."""
     return int.from_bytes(blake2b(value.encode(errors="surrogatepass"), digest_size=8).digest(), "big")

@@ -51,14 +51,18 @@ class DriftProfileRow(Base):
 
 
 class DriftBlockRow(Base):
-    """Which customers had their first answer of the day, by a hash of that day's own; kept two days."""
+    """Which customers had their first answer of the day, by hashes of that day's own; kept two days.
+
+    A row is what one batch claimed. Rows of one (model, version, day) get ascending ids in the order they commit.
+    """
 
     __tablename__ = "drift_blocks"
 
     model: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[str] = mapped_column(primary_key=True)
     day: Mapped[date] = mapped_column(primary_key=True)
-    unit: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    units: Mapped[bytes]  # 8 bytes each, the highest first
 
 
 class DriftDayRow(Base):
