@@ -103,6 +103,7 @@ class Releases(_Gates):
     warm_s: float = 600.0  # how long a version that lost its traffic stays warm beyond the bake
     prometheus_url: str | None = None  # where analyses ask their PromQL; None: plans with a query are refused
     policy: Literal["dev", "prod"] = "dev"  # what needs an approval, until a policy of your own is applied
+    hold_out_percent: float = Field(0.0, ge=0, le=50)  # a fixed slice of units that never gets a candidate of any model
 
 
 class _Drift(_Process):

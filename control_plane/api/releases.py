@@ -32,7 +32,7 @@ from control_plane.errors import (
     StaleRevision,
     Unauthenticated,
 )
-from control_plane.services import approvals, promotion, proposals, rollouts
+from control_plane.services import approvals, promotion, proposals, rollouts, targeting
 from control_plane.services.keys import Principal
 
 WAITS: dict[int | str, dict[str, Any]] = {202: {"model": ApprovalView, "description": "It waits for an approval."}}
@@ -77,7 +77,8 @@ async def promote(
         why = cause(principal, request)
         if to not in {Stage.PRODUCTION, Stage.STAGING}:
             return await promotion.to_stage(session, model, to, spec, cause=why, now=now)
-        asked = (proposals.promote if to is Stage.PRODUCTION else proposals.deploy)(model, spec)
+        nameless = await targeting.hashed(session, model, spec)  # before anything of it is kept
+        asked = (proposals.promote if to is Stage.PRODUCTION else proposals.deploy)(model, nameless)
         done = await approvals.submit(session, asked, platform=policy, cause=why, now=now)
         assert isinstance(done, Entry | StageChangeView | ApprovalView)
         return rollouts.shown(done, ()) if isinstance(done, Entry) else done

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from control_plane.sdk.answers import PlanView
 
-_FIELDS = ("version", "strategy", "bake_s", "analysis", "by_hand", "failure_limit")
+_FIELDS = ("version", "strategy", "bake_s", "analysis", "by_hand", "failure_limit", "targeting")
 
 
 def register(app: typer.Typer) -> None:

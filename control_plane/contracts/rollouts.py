@@ -1,10 +1,10 @@
 """Wire models of promotion, rollback and /rollouts. Percent and seconds outside, buckets and timedelta inside."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, StringConstraints, model_validator
 
 from control_plane.contracts.base import Percent, Reason, Request, Version, View
 from control_plane.domain.analysis.plan import AnalysisPlan, Role
@@ -19,6 +19,36 @@ class StepSpec(Request):
     hold_s: Annotated[float, Field(ge=0, le=_MONTH_S)]
 
 
+_Unit = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+_Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+_Units = Annotated[list[_Unit], Field(max_length=10_000)]
+_Digests = Annotated[list[_Digest], Field(max_length=10_000)]
+
+
+class LayerSpec(Request):
+    """The slice of a layer, in percent of all units: tests of one layer whose slices do not meet share no unit."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
+    first: Percent = 0.0
+    last: Percent = 100.0
+
+    @model_validator(mode="after")
+    def _is_a_slice(self) -> Self:
+        if not self.first < self.last:
+            raise ValueError("first must be below last")
+        return self
+
+
+class TargetingSpec(Request):
+    """Units named are hashed before anything else happens; the digests are what is kept, shown and approved."""
+
+    allow: _Units = []  # get the candidate from the beginning, before anyone
+    exclude: _Units = []  # never get it
+    layer: LayerSpec | None = None
+    allow_digests: _Digests = []
+    exclude_digests: _Digests = []
+
+
 class PromoteSpec(Request):
     """What is left out comes from the version's model.yaml; no version: the newest that may be promoted."""
 
@@ -28,6 +58,7 @@ class PromoteSpec(Request):
     bake_s: Annotated[float, Field(ge=0, le=_MONTH_S)] | None = None
     analysis: AnalysisPlan | None = None  # what decides the steps of a canary or ab_test
     by_hand: bool = False  # each step waits for POST promote; blue_green: the candidate is previewed until then
+    targeting: TargetingSpec | None = None  # who gets the candidate first, never, or in another test
     failure_limit: Annotated[int, Field(ge=0, le=1_000)] | None = None  # failed looks that are tolerated
     reason: Reason | None = None  # audited as "no reason given" when left out
 
@@ -41,6 +72,16 @@ class ReasonSpec(Request):
 class StepView(View):
     weight: float  # percent
     hold_s: float
+
+
+class TargetingView(View):
+    """How many units are listed, and the slice of a layer in percent."""
+
+    allowed: int
+    excluded: int
+    layer: str | None
+    first: float | None
+    last: float | None
 
 
 class NeedView(View):
@@ -78,6 +119,7 @@ class PlanView(View):
     analysis: AnalysisPlan | None
     reasons: list[str]
     forecast: ForecastView | None
+    targeting: TargetingView | None = None
     open: bool  # a rollout of the model is open; `changes` compares with it
     changes: list[Change]
 
@@ -164,6 +206,7 @@ class RolloutView(View):
     conclusion: Conclusion | None = None  # what the comparison ended with
     plan: AnalysisPlan | None = None  # what decides its steps; null: a hand
     reach: ReachView | None = None  # GET /rollouts/{id} only; null: nobody was assigned to the candidate by a slice
+    targeting: TargetingView | None = None  # who is not divided by buckets
     analyses: list[AnalysisView] = []  # GET /rollouts/{id} only, oldest first: decisions, changes, and now and then
 
 

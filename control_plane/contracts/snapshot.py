@@ -45,6 +45,19 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
     weight: int  # buckets out of 10,000 of all requests
 
 
+class Targeting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who is not divided by buckets: see `domain.targeting`. Units are digests in hex, keyed with `key`."""
+
+    hold_out: int = 0  # buckets of the slice that never gets a candidate
+    key: str = ""
+    exclude: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    candidate: str | None = None  # the target of those allowed; None: it is not ready, they are served by stable
+    layer: str | None = None
+    first: int = 0  # of the layer's buckets, [first, last)
+    last: int = BUCKETS
+
+
 class ModelRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     targets: dict[str, Target]
     arms: tuple[Arm, ...]
@@ -52,6 +65,7 @@ class ModelRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rollout_id: str | None = None
     step: int | None = None
     shadows: tuple[Shadow, ...] = ()
+    targeting: Targeting | None = None
     aliases: dict[str, str] = {}  # "production", "staging" -> version; pinned requests resolve here
     previous: str | None = None  # the target `mlcp router pin --previous` goes to while it is warm
     unit: str | None = None  # the feature that names the assignment unit when the body has no unit_id
@@ -110,6 +124,8 @@ def decode(document: bytes) -> Snapshot:
         raise ValueError(f"schema {snapshot.schema_version} is not {SCHEMA}")
     for name, route in snapshot.models.items():
         named = {arm.target for arm in route.arms} | {s.target for s in route.shadows}
+        if route.targeting is not None and route.targeting.candidate is not None:
+            named.add(route.targeting.candidate)
         if missing := named - route.targets.keys():
             raise ValueError(f"{name}: no such target {sorted(missing)}")
         weights = [arm.weight for arm in route.arms]

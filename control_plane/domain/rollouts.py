@@ -22,6 +22,7 @@ from enum import StrEnum
 
 from control_plane.domain.analysis.plan import AnalysisPlan
 from control_plane.domain.assignment import BUCKETS
+from control_plane.domain.targeting import Targeting
 from control_plane.errors import Conflict
 
 
@@ -76,6 +77,7 @@ class Plan:
     deploy_deadline: timedelta = timedelta(minutes=10)  # PENDING longer than this aborts
     shadow_weight: int = 0  # shadow only: share of requests copied, buckets
     analysis: AnalysisPlan | None = None  # None: its steps wait for a hand
+    targeting: Targeting | None = None  # who gets the candidate first, never, or in another test
 
 
 @dataclass(frozen=True, slots=True)

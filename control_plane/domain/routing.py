@@ -60,6 +60,7 @@ class Route:
     step: int | None = None
     shadows: tuple[tuple[str, int], ...] = ()  # (target, buckets)
     previous: str | None = None  # target
+    allowed: str | None = None  # the target of units that get the candidate by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ def route(facts: Facts) -> Route:
         step=release[1],
         shadows=shadows,
         previous=previous.id if previous and previous.ready else None,
+        allowed=_allowed(facts, servers, arms),
     )
 
 
@@ -131,7 +133,9 @@ def _arms(facts: Facts, servers: dict[str, Server]) -> tuple[tuple[Arm, ...], st
         for part in canary_slices(weight):
             version = release.candidate if part.key == "candidate" else facts.production
             arms.append(_arm(part.key, part.weight, servers[version or ""].id if version in servers else ""))
-        return _useful(arms), release.id, (release.id, release.state.step)
+        # A step without weight is for the allow-list: who comes meanwhile is exposed to nothing yet.
+        compares = rollouts.candidate_weight(release.state) > 0
+        return _useful(arms), release.id, (release.id, release.state.step if compares else None)
     if release and rollouts.is_cut_over(release.state):
         return (Arm("stable", BUCKETS, production.id),), release.id, (release.id, None)
     arms = [
@@ -141,6 +145,15 @@ def _arms(facts: Facts, servers: dict[str, Server]) -> tuple[tuple[Arm, ...], st
     ]
     rest = BUCKETS - sum(arm.weight for arm in arms)
     return _useful([*arms, Arm("stable", rest, production.id)]), facts.salt, (None, None)
+
+
+def _allowed(facts: Facts, servers: dict[str, Server], arms: tuple[Arm, ...]) -> str | None:
+    release = facts.release
+    if release is None or release.state.plan.targeting is None or not arms or not _is_split(release.state):
+        return None
+    candidate, production = servers.get(release.candidate), servers.get(facts.production or "")
+    ready = candidate is not None and candidate.ready and production is not None and production.ready
+    return candidate.id if candidate is not None and ready and release.state.plan.targeting.allow else None
 
 
 def _is_split(state: Rollout) -> bool:

@@ -25,6 +25,7 @@ from control_plane.adapters.store.tables import DeploymentRow, ModelRow, ModelVe
 from control_plane.contracts import snapshot as wire
 from control_plane.contracts.snapshot import KeyGrant, ModelRoute, Snapshot, Target
 from control_plane.domain import governance, routing
+from control_plane.domain.assignment import BUCKETS
 from control_plane.domain.routing import Release, Route, Server, Share
 from control_plane.domain.stages import Stage
 from control_plane.errors import BusUnavailable
@@ -53,7 +54,8 @@ async def look(context: Context, memory: Memory) -> bool:
         unpublished = await rollout_store.unpublished(session)
         seen = [(router.epoch, router.revision) for router in await snapshots.routers(session)]
     last = _last(memory, newest.revision if newest else None, newest.document if newest else None)
-    models = {model.name: _route(facts, model, last.get(model.name)) for model in facts.models}
+    hold_out = context.policy.hold_out
+    models = {model.name: _route(facts, model, last.get(model.name), hold_out) for model in facts.models}
     content = Snapshot(
         schema_version=wire.SCHEMA, epoch=0, revision=0, created_at="", models=models, keys=_grants(facts)
     )
@@ -151,7 +153,7 @@ def _last(memory: Memory, revision: int | None, document: bytes | None) -> Mappi
     return memory.models
 
 
-def _route(facts: Facts, model: ModelRow, last: ModelRoute | None) -> ModelRoute:
+def _route(facts: Facts, model: ModelRow, last: ModelRoute | None, hold_out: int) -> ModelRoute:
     versions = {row.version: row for row in facts.versions if row.model == model.name}
     deployments = {
         str(row.id): row
@@ -188,12 +190,34 @@ def _route(facts: Facts, model: ModelRow, last: ModelRoute | None) -> ModelRoute
         rollout_id=made.rollout_id,
         step=made.step,
         shadows=tuple(wire.Shadow(target=target, weight=weight) for target, weight in made.shadows),
+        targeting=_targeting(entry, made, hold_out),
         aliases={alias: version for alias, version in aliases.items() if version and version in there},
         previous=made.previous,
         unit=config.get("unit"),
         deadline_ms=int(slo.get("deadline_ms") or 500),
         rate_limit_rps=serving.get("rate_limit_rps"),
         problem=str(config.get("problem") or "opaque"),
+    )
+
+
+def _targeting(entry: Entry | None, made: Route, hold_out: int) -> wire.Targeting | None:
+    """None where everybody is divided by buckets, or nobody gets a candidate."""
+    shared = any(arm.variant == "candidate" for arm in made.arms)
+    if not (shared or made.allowed):
+        return None
+    plan = entry.rollout.plan.targeting if entry and made.rollout_id == str(entry.id) else None
+    if plan is None:
+        return wire.Targeting(hold_out=hold_out) if hold_out else None
+    layer = plan.layer
+    return wire.Targeting(
+        hold_out=hold_out,
+        key=plan.key,
+        exclude=plan.exclude,
+        allow=plan.allow,
+        candidate=made.allowed,
+        layer=layer.name if layer else None,
+        first=layer.first if layer else 0,
+        last=layer.last if layer else BUCKETS,
     )
 
 

@@ -13,6 +13,7 @@ import msgspec
 from control_plane.adapters.metrics import Tally, Timings
 from control_plane.contracts import snapshot
 from control_plane.domain.assignment import BUCKETS
+from control_plane.domain.targeting import DIGEST_SIZE, HOLD_OUT, Group, layer_salt
 from control_plane.router.auth import Keys
 from control_plane.router.breaker import Breaker
 from control_plane.router.foreign import ForeignPool
@@ -65,6 +66,7 @@ class Route:
     shadows: tuple[tuple[int, Arm], ...]  # (weight, arm)
     common: bytes  # members every record of the model has
     hash: "blake2b"  # keyed with the salt; copied per unit
+    named: Callable[[bytes], Arm | None] | None  # the arm of a unit that no bucket decides on; None: they all do
     unit_of: Callable[[bytes | msgspec.Raw], str | None] | None  # reads the unit from the features
     deadline_s: float
     load: Load
@@ -81,6 +83,8 @@ class Route:
 
     def arm_of(self, unit: bytes) -> Arm:
         """The arm of an assignment unit: the same bucket as `assignment.bucket`, without hashing the key again."""
+        if self.named is not None and (arm := self.named(unit)) is not None:
+            return arm
         keyed = self.hash.copy()
         keyed.update(unit)
         position = int.from_bytes(keyed.digest(), "big") % BUCKETS
@@ -183,6 +187,7 @@ def _route(name: str, source: snapshot.ModelRoute, whole: snapshot.Snapshot, pin
         + (_members(rollout_id=source.rollout_id) if source.rollout_id else b"")
         + (_members(step=source.step) if source.step is not None else b""),
         hash=blake2b(key=source.salt.encode(), digest_size=8),
+        named=_by_name(source.targeting, arm, source.targets, stable) if source.targeting is not None else None,
         unit_of=_unit_reader(source.unit) if source.unit is not None else None,
         deadline_s=source.deadline_ms / 1000,
         load=known.loads.setdefault(name, Load(source.max_in_flight)),
@@ -197,6 +202,42 @@ def _pinned_target(source: snapshot.ModelRoute, pin: Pin | None, known: Known) -
     if pin is None:
         return None
     return source.targets.get(pin.target) or known.pinned.get(pin.target)
+
+
+def _by_name(
+    targeting: snapshot.Targeting,
+    arm: Callable[[str, snapshot.Target], Arm],
+    targets: Mapping[str, snapshot.Target],
+    stable: Arm | None,
+) -> Callable[[bytes], Arm | None] | None:
+    """`targeting.group` with its keys hashed once. Without stable there is nobody else to serve them."""
+    if stable is None:
+        return None
+    held_out, excluded, elsewhere = (arm(g, stable.target) for g in (Group.HELD_OUT, Group.EXCLUDED, Group.ELSEWHERE))
+    first = targets[targeting.candidate] if targeting.candidate is not None else stable.target
+    allowed = arm(Group.ALLOWED, first)
+    by_digest = dict.fromkeys(map(bytes.fromhex, targeting.allow), allowed)
+    by_digest |= dict.fromkeys(map(bytes.fromhex, targeting.exclude), excluded)
+    in_hold_out = blake2b(key=HOLD_OUT.encode(), digest_size=8)
+    in_list = blake2b(key=targeting.key.encode(), digest_size=DIGEST_SIZE)
+    in_layer = blake2b(key=layer_salt(targeting.layer or "").encode(), digest_size=8)
+
+    def digest(keyed: "blake2b", unit: bytes) -> bytes:
+        copied = keyed.copy()
+        copied.update(unit)
+        return copied.digest()
+
+    def named(unit: bytes) -> Arm | None:
+        if targeting.hold_out and int.from_bytes(digest(in_hold_out, unit), "big") % BUCKETS < targeting.hold_out:
+            return held_out
+        if by_digest and (found := by_digest.get(digest(in_list, unit))) is not None:
+            return found
+        if targeting.layer is not None:
+            position = int.from_bytes(digest(in_layer, unit), "big") % BUCKETS
+            return None if targeting.first <= position < targeting.last else elsewhere
+        return None
+
+    return named
 
 
 def _unit_reader(name: str) -> Callable[[bytes | msgspec.Raw], str | None]:

@@ -99,13 +99,15 @@ def promote(
     analysis: Mapping[str, object] | None = None,
     by_hand: bool | None = None,
     failure_limit: int | None = None,
+    targeting: Mapping[str, object] | None = None,
     key: str | None = None,
 ) -> Call[RolloutView | ApprovalView]:
     """Make a version Production; None: the newest whose gates let it. What is left out comes from its model.yaml.
 
     `steps`: (percent of traffic, shortest seconds there) each; `bake_s`: how long the old version stays warm;
     `analysis`: what decides the steps, as under `rollout` in model.yaml; `by_hand`: nothing does, `complete` has to;
-    blue/green is previewed until then.
+    blue/green is previewed until then; `targeting`: units that get the candidate first (`allow`) or never (`exclude`),
+    the slice of a `layer`.
 
     Returns as soon as the wish is stored and audited; `wait_rollout` waits until every router answers so. Where the
     policy in force asks for an approval, that is what is returned, and `wait_rollout` waits for it too.
@@ -115,7 +117,7 @@ def promote(
         RolloutOpen: another rollout of the model is on its way.
         InvalidInput: the plan cannot be carried out, or would not decide in time; `extra["reasons"]` says why.
     """
-    spec = _plan(version, strategy, steps, bake_s, analysis, by_hand, failure_limit)
+    spec = _plan(version, strategy, steps, bake_s, analysis, by_hand, failure_limit, targeting)
     return write("POST", path("models", model, "promote", "production"), spec | {"reason": reason}, key=key)
 
 
@@ -129,9 +131,10 @@ def plan(
     analysis: Mapping[str, object] | None = None,
     by_hand: bool | None = None,
     failure_limit: int | None = None,
+    targeting: Mapping[str, object] | None = None,
 ) -> Call[PlanView]:
     """What `promote` would do with the same arguments, how long it would take, and everything in its way."""
-    spec = _plan(version, strategy, steps, bake_s, analysis, by_hand, failure_limit)
+    spec = _plan(version, strategy, steps, bake_s, analysis, by_hand, failure_limit, targeting)
     return Call("POST", path("models", model, "plan"), body=spec)
 
 
@@ -267,9 +270,10 @@ def _plan(
     analysis: Mapping[str, object] | None,
     by_hand: bool | None,
     failure_limit: int | None,
+    targeting: Mapping[str, object] | None,
 ) -> dict[str, object]:
     ramp = None if steps is None else [{"weight": weight, "hold_s": hold_s} for weight, hold_s in steps]
     return body(
         version=version, strategy=strategy, steps=ramp, bake_s=bake_s, analysis=analysis, by_hand=by_hand,
-        failure_limit=failure_limit,
+        failure_limit=failure_limit, targeting=targeting,
     )  # fmt: skip

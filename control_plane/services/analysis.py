@@ -6,8 +6,9 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adapters.store import closing, versions
-from control_plane.adapters.store.closing import Group, Measure, Statistics, Subject, Truth
+from control_plane.adapters.store import closing, closing_sql, versions
+from control_plane.adapters.store.closing import Statistics, Subject
+from control_plane.adapters.store.closing_sql import Group, Measure, Truth
 from control_plane.adapters.store.rollouts import Entry
 from control_plane.domain.analysis import judge
 from control_plane.domain.analysis import plan as plans
@@ -71,6 +72,7 @@ def declared(config: ModelConfig | None) -> Declared:
         config.label.depends_on_decision,
         config.problem in {Problem.BINARY, Problem.MULTICLASS},
         _prices(config),
+        config.problem is Problem.BINARY,
     )
 
 
@@ -82,7 +84,7 @@ def seen(setup: Setup, plan: Plan, step: int, found: Statistics) -> Evidence:
         decided={name: _pair(found, name, deciding) for name in names},
         late={name: _pair(found, name, late) for name in names} if late else {},
         stages=_stages(found, plan),
-        fallback=_sum(found, closing.FALLBACKS, set(range(len(plan.steps))), "candidate").values,
+        fallback=_sum(found, closing_sql.FALLBACKS, set(range(len(plan.steps))), "candidate").values,
     )
 
 
@@ -110,8 +112,14 @@ def query(metric: Metric, entry: Entry) -> str:
 
 def _measure(metric: Resolved, said: Declared) -> Measure:
     limit_us = round(plans.limit_ms(metric.metric, said) * 1_000)
-    prices = said.prices if metric.metric.source is Source.COST else None
-    return Measure(metric.name, metric.metric.source, limit_us, metric.metric.outcome, metric.yes_no, prices)
+    asked = metric.metric
+    prices = said.prices if asked.source is Source.COST else None
+    outcome, below = asked.outcome, None
+    if asked.source is Source.RATIO:
+        outcome = (asked.numerator or "").partition(":")[2]
+        below = (asked.denominator or "").partition(":")[2] or None
+    before = timedelta(seconds=asked.cuped_s) if asked.cuped_s is not None else None
+    return Measure(metric.name, asked.source, limit_us, outcome, metric.yes_no, prices, below, before)
 
 
 def _prices(config: ModelConfig) -> Prices | None:
@@ -139,7 +147,7 @@ def _stages(found: Statistics, plan: Plan) -> tuple[Stage, ...]:
     made: list[Stage] = []
     for at, step in enumerate(plan.steps):
         arms = canary_slices(step.weight)
-        counts = tuple(found.get((closing.UNITS, at, arm.key), Arm()).values.count for arm in arms)
+        counts = tuple(found.get((closing_sql.UNITS, at, arm.key), Arm()).values.count for arm in arms)
         if sum(counts):
             made.append(Stage(counts, tuple(float(arm.weight) for arm in arms)))
     return tuple(made)

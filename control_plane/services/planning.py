@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,7 +16,8 @@ from control_plane.domain.analysis.plan import AnalysisPlan, Metric, Role, Sourc
 from control_plane.domain.assignment import BUCKETS
 from control_plane.domain.model_config import ModelConfig
 from control_plane.domain.rollouts import Plan, Step, Strategy
-from control_plane.services import analysis
+from control_plane.domain.targeting import Targeting, taking_part
+from control_plane.services import analysis, targeting
 
 _RAMP = ((5.0, 300.0), (25.0, 300.0), (50.0, 300.0))  # percent, seconds: a canary whose model.yaml names no steps
 _AB_TEST = ((50.0, 3_600.0),)
@@ -24,9 +26,11 @@ _COMPARES = frozenset({Strategy.CANARY, Strategy.AB_TEST})
 Wrong = tuple[str, ...]
 
 
-def plan(spec: PromoteSpec, config: ModelConfig | None, *, first: bool, prometheus: bool) -> tuple[Plan, Wrong]:
+def plan(
+    spec: PromoteSpec, config: ModelConfig | None, *, first: bool, prometheus: bool, salt: str = ""
+) -> tuple[Plan, Wrong]:
     """The plan and every reason it cannot be carried out for. A model's first version has nobody to share traffic with
-    or to go back to: unless the request says otherwise it goes live at once."""
+    or to go back to: unless the request says otherwise it goes live at once. `salt`: the model's."""
     declared = config.rollout if config else None
     strategy = spec.strategy or (Strategy(declared.strategy) if declared and not first else None)
     strategy = strategy or (Strategy.IMMEDIATE if first and not spec.bake_s else Strategy.BLUE_GREEN)
@@ -39,6 +43,8 @@ def plan(spec: PromoteSpec, config: ModelConfig | None, *, first: bool, promethe
         wrong.append(f"The strategy {strategy} has no bake period; use blue_green.")
     if spec.analysis and strategy not in _COMPARES:
         wrong.append(f"The strategy {strategy} compares nothing, so it takes no analysis; use canary or ab_test.")
+    if spec.targeting and strategy not in _COMPARES:
+        wrong.append(f"The strategy {strategy} divides no customers, so it takes no targeting; use canary or ab_test.")
     if spec.analysis and spec.by_hand:
         wrong.append("analysis and by_hand: a plan is decided by one of them.")
     if spec.by_hand and strategy is Strategy.IMMEDIATE:
@@ -60,7 +66,8 @@ def plan(spec: PromoteSpec, config: ModelConfig | None, *, first: bool, promethe
         hold = sum((step.hold for step in steps), timedelta(0))
         return Plan(strategy, (Step(0, hold),), shadow_weight=steps[0].weight if spec.steps else BUCKETS), tuple(wrong)
     chosen = None if spec.by_hand else spec.analysis or (declared.analysis if declared else None) or AnalysisPlan()
-    made = Plan(strategy, steps, bake=bake, failure_limit=limit, analysis=chosen)
+    made = Plan(strategy, steps, bake, limit, analysis=chosen, targeting=targeting.targeting(spec.targeting, salt))
+    wrong += _targeted(made)
     if chosen is not None:
         wrong += _ramp(made)
         said = analysis.declared(config)
@@ -69,7 +76,14 @@ def plan(spec: PromoteSpec, config: ModelConfig | None, *, first: bool, promethe
 
 
 async def expected(
-    session: AsyncSession, model: str, made: Plan, config: ModelConfig | None, *, prometheus: bool, now: datetime
+    session: AsyncSession,
+    model: str,
+    made: Plan,
+    config: ModelConfig | None,
+    *,
+    prometheus: bool,
+    hold_out: int = 0,
+    now: datetime,
 ) -> Forecast | None:
     """How long it would take at the traffic of the last day, as far as the plan's metrics can be used: what is wrong
     with others is no reason to be silent about these. None: nothing is decided by evidence."""
@@ -84,6 +98,7 @@ async def expected(
     outcomes = [m.metric.outcome for m in metrics if m.metric.source is Source.OUTCOME]
     limit_us = round(plans.limit_ms(latency, said) * 1_000)
     rate, usual = await store.usual(session, model, limit_us=limit_us, outcomes=outcomes, now=now)
+    rate *= taking_part(made.targeting, hold_out)
     return forecast.forecast(made, made.analysis, metrics, Traffic(rate, usual))
 
 
@@ -112,6 +127,7 @@ def shown(
         bake_s=made.bake.total_seconds(),
         failure_limit=made.failure_limit,
         analysis=made.analysis,
+        targeting=targeting.view(made.targeting),
         reasons=list(reasons),
         forecast=None if found is None else _forecast(found),
         open=now_open is not None,
@@ -129,6 +145,8 @@ def _told(candidate: str, made: Plan) -> dict[str, str]:
     said["failure_limit"] = str(made.failure_limit)
     for at, step in enumerate(steps(made)):
         said[f"steps.{at}"] = f"{step.weight:g} % for at least {step.hold_s:g} s"
+    if made.targeting is not None:
+        said |= _aimed(made.targeting)
     if made.analysis is None:
         return said
     for metric in made.analysis.metrics:
@@ -140,6 +158,24 @@ def _told(candidate: str, made: Plan) -> dict[str, str]:
     return said
 
 
+def _aimed(found: Targeting) -> dict[str, str]:
+    said = {
+        f"targeting.{name}": f"{len(units)} units, {sha256(' '.join(units).encode()).hexdigest()[:8]}"
+        for name, units in (("allow", found.allow), ("exclude", found.exclude))
+        if units
+    }
+    if found.layer is not None:
+        first, last = found.layer.first / PER_PERCENT, found.layer.last / PER_PERCENT
+        said["targeting.layer"] = f"{found.layer.name}, {first:g} to {last:g} %"
+    return said
+
+
+def _targeted(made: Plan) -> list[str]:
+    found = made.targeting
+    both = set(found.allow) & set(found.exclude) if found else set[str]()
+    return [f"targeting: {len(both)} units are both allowed and excluded."] if both else []
+
+
 def _forecast(found: Forecast) -> ForecastView:
     needs = [NeedView(metric=need.metric, units_per_arm=need.units) for need in found.needs]
     return ForecastView(seconds=found.seconds, units_per_day=found.units_per_day, needs=needs, why=found.why)
@@ -148,8 +184,11 @@ def _forecast(found: Forecast) -> ForecastView:
 def _ramp(made: Plan) -> list[str]:
     weights = [step.weight for step in made.steps]
     found: list[str] = []
-    if min(weights) <= 0:
-        found.append("steps: every weight is above 0; a candidate nobody gets is never compared.")
+    allows = made.targeting is not None and bool(made.targeting.allow) and made.strategy is Strategy.CANARY
+    if min(weights[1:] if allows else weights, default=0) <= 0:
+        found.append(
+            "steps: every weight is above 0 (but a canary's first, for an allow-list): it is compared by that."
+        )
     if weights != sorted(weights):
         found.append("steps: weights never fall; a ramp takes no customer away from the candidate.")
     if judge.last_deciding(made) < 0:

@@ -9,14 +9,16 @@ from control_plane.adapters.store import audit, deployments, versions, wake
 from control_plane.adapters.store import rollouts as store
 from control_plane.adapters.store.rollouts import Entry
 from control_plane.adapters.store.tables import ModelRow, ModelVersionRow
+from control_plane.contracts.base import PER_PERCENT
 from control_plane.contracts.policies import Template
 from control_plane.contracts.rollouts import PlanView, PromoteSpec, StageChangeView
 from control_plane.domain import stages
 from control_plane.domain.analysis import forecast
+from control_plane.domain.model_config import ModelConfig
 from control_plane.domain.rollouts import Plan, Rollout
 from control_plane.domain.stages import Decision, OpenRollout, Stage
 from control_plane.errors import GatesNotMet, InvalidInput, NotFound, RolloutOpen
-from control_plane.services import cutover, evidence, planning
+from control_plane.services import cutover, evidence, planning, targeting
 from control_plane.services.cutover import Cause
 from control_plane.services.evidence import Defaults
 from control_plane.settings import Releases
@@ -32,13 +34,14 @@ class Policy:
     warm: timedelta = timedelta(minutes=10)  # how long a version that lost its traffic stays warm after the bake
     prometheus: bool = False  # whether analyses may name a query
     governance: Template = "dev"  # what needs an approval, until a policy is applied
+    hold_out: int = 0  # buckets of units that never get a candidate
 
 
 def platform(settings: Releases) -> Policy:
     """The same in every process, whoever asks."""
     defaults = Defaults(settings.auto_promote_threshold, settings.performance_degradation_threshold)
     warm, prometheus = timedelta(seconds=settings.warm_s), settings.prometheus_url is not None
-    return Policy(defaults, warm, prometheus, settings.policy)
+    return Policy(defaults, warm, prometheus, settings.policy, round(settings.hold_out_percent * PER_PERCENT))
 
 
 async def to_production(
@@ -76,8 +79,8 @@ async def ready(
     model = await versions.model(session, name, lock=True)
     row, decision = await _chosen(session, model, spec.version, policy.defaults)
     config = evidence.config(row)[0]
-    plan, wrong = planning.plan(spec, config, first=model.production_version is None, prometheus=policy.prometheus)
-    expected = await planning.expected(session, name, plan, config, prometheus=policy.prometheus, now=now)
+    plan, wrong = await _planned(session, model, spec, config, policy)
+    expected = await _expected(session, name, plan, config, policy, now=now)
     if expected is not None and plan.analysis and (why := forecast.refusal(expected, plan.analysis)):
         wrong = (*wrong, why)
     if wrong:
@@ -91,8 +94,8 @@ async def ready(
 
 async def stageable(session: AsyncSession, name: str, to: Stage, spec: PromoteSpec) -> ModelVersionRow:
     """The version a move to `to` is about, the model locked; raises as `to_stage` does."""
-    if spec.strategy or spec.steps or spec.bake_s is not None or spec.analysis:
-        raise InvalidInput(f"A move to {to} takes no strategy, steps, bake_s or analysis: no traffic moves.")
+    if spec.strategy or spec.steps or spec.bake_s is not None or spec.analysis or spec.targeting:
+        raise InvalidInput(f"A move to {to} takes no strategy, steps, bake_s, analysis or targeting: no traffic moves.")
     await versions.model(session, name, lock=True)
     row = await _named_or_newest(session, name, spec.version, to)
     decision = stages.decide_stage(evidence.candidate(row), to, rollout=await _open(session, name))
@@ -106,8 +109,8 @@ async def preview(session: AsyncSession, name: str, spec: PromoteSpec, *, policy
     model = await versions.model(session, name)
     row, decision = await _chosen(session, model, spec.version, policy.defaults)
     config = evidence.config(row)[0]
-    plan, wrong = planning.plan(spec, config, first=model.production_version is None, prometheus=policy.prometheus)
-    expected = await planning.expected(session, name, plan, config, prometheus=policy.prometheus, now=now)
+    plan, wrong = await _planned(session, model, spec, config, policy)
+    expected = await _expected(session, name, plan, config, policy, now=now)
     reasons = [*wrong, *decision.reasons]
     if expected is not None and plan.analysis and (why := forecast.refusal(expected, plan.analysis)):
         reasons.append(why)
@@ -145,6 +148,24 @@ async def decide(
         evidence.gates(row, defaults),
         incumbent=incumbent,
         rollout=None if alone else await _open(session, model.name),
+    )
+
+
+async def _planned(
+    session: AsyncSession, model: ModelRow, spec: PromoteSpec, config: ModelConfig | None, policy: Policy
+) -> tuple[Plan, tuple[str, ...]]:
+    """The plan, with every reason against it, other open rollouts' slices included."""
+    first = model.production_version is None
+    spec = await targeting.hashed(session, model.name, spec)
+    plan, wrong = planning.plan(spec, config, first=first, prometheus=policy.prometheus, salt=model.salt)
+    return plan, (*wrong, *await targeting.conflicts(session, model.name, plan))
+
+
+async def _expected(
+    session: AsyncSession, name: str, plan: Plan, config: ModelConfig | None, policy: Policy, *, now: datetime
+) -> forecast.Forecast | None:
+    return await planning.expected(
+        session, name, plan, config, prometheus=policy.prometheus, hold_out=policy.hold_out, now=now
     )
 
 

@@ -17,7 +17,7 @@ from control_plane.contracts.rollouts import AnalysisView, ExperimentView, Reach
 from control_plane.domain import rollouts
 from control_plane.domain.rollouts import Phase, Rollout, Strategy
 from control_plane.errors import Conflict
-from control_plane.services import cutover, planning
+from control_plane.services import cutover, planning, targeting
 from control_plane.services.cutover import Cause
 
 _VERBS: dict[str, Callable[..., Rollout]] = {
@@ -94,6 +94,7 @@ def shown(entry: Entry, live: Sequence[Applied], runs: Sequence[Run] = ()) -> Ro
         told_at=entry.told_at,
         conclusion=state.conclusion,
         plan=state.plan.analysis,
+        targeting=targeting.view(state.plan.targeting),
         analyses=[_analysis(run) for run in runs],
     )
 

@@ -1,8 +1,9 @@
 """Plans of rollouts on the real API: what is refused, with every reason, and what a preview says."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -10,10 +11,11 @@ import yaml
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from control_plane.adapters.store import ids, ingest
+from control_plane.adapters.store import ids, ingest, rollouts
 from control_plane.adapters.store.tables import DeploymentRow, ModelRow, ModelVersionRow
 from control_plane.contracts.records import PredictionRecord
 from control_plane.ingest import rows
+from control_plane.services import analysis as analysis_service
 from tests.integration.test_sdk_api import mlcp
 from tests.support.api import CONFIG, Api, add_model, add_version, everything
 
@@ -167,3 +169,55 @@ async def test_a_preview_says_what_would_happen_beside_the_open_rollout_and_writ
         assert await session.scalar(text("SELECT count(*) FROM rollouts")) == 1
     shown = (await viewer.get(f"/rollouts/{begun.json()['id']}")).json()
     assert (shown["analyses"], shown["conclusion"]) == ([], None)
+
+
+async def test_units_named_are_digests_from_the_first_moment_on_and_slices_of_a_layer_do_not_meet(live: Api) -> None:
+    operator = await live.as_("operator")
+    await add_model(live.maker, "churn")
+    async with live.maker.begin() as session:
+        await session.execute(update(ModelRow).values(production_version="1"))
+    steps = [{"weight": 0, "hold_s": 5}, {"weight": 50, "hold_s": 60}]
+    layer = {"name": "checkout", "first": 0, "last": 60}
+    targeting = {"allow": ["customer-no-1", "customer-no-2"], "exclude": ["customer-no-3"], "layer": layer}
+    plan: dict[str, Any] = {"version": "2", "strategy": "canary", "steps": steps, "targeting": targeting}
+    begun = await operator.post(PROMOTE, json={**plan, **WHY}, headers={"Idempotency-Key": "once"})
+    assert begun.status_code == 202, begun.text
+    assert begun.json()["targeting"] == {
+        "allowed": 2, "excluded": 1, "layer": "checkout", "first": 0.0, "last": 60.0,
+    }  # fmt: skip
+    again = (await operator.post("/models/fraud/plan", json=plan)).json()
+    assert (again["open"], again["changes"]) == (True, [])
+    async with live.maker.begin() as session:
+        names = (await session.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))).all()
+        for name in names:
+            rows_ = await session.scalars(text(f"SELECT t::text FROM {name} t"))
+            assert not any("customer-no" in row for row in rows_), name
+    meets = {**plan, "targeting": {"layer": {**layer, "first": 59, "last": 100}}, "steps": steps[1:]}
+    refused = await operator.post("/models/churn/promote/production", json={**meets, **WHY})
+    assert refused.status_code == 422
+    assert "fraud tests on 0 to 60 % of checkout already" in refused.text
+    meets["targeting"]["layer"]["first"] = 60
+    beside = await operator.post("/models/churn/promote/production", json={**meets, **WHY})
+    assert beside.status_code == 202, beside.text
+    both = {**plan, "targeting": {"allow": ["a"], "exclude": ["a"]}}
+    assert "both allowed and excluded" in (await operator.post("/models/fraud/plan", json=both)).text
+
+
+async def test_ratios_ranks_and_the_time_before_are_metrics_of_a_plan(live: Api) -> None:
+    operator = await live.as_("operator")
+    declared = {**CONFIG, "outcomes": {"spent": {"kind": "amount"}}}
+    await add_version(live.maker, "fraud", "3", config=declared)
+    ratio = {"name": "ratio:each", "numerator": "outcome:spent", "denominator": "requests", "role": "goal", "margin": 1}
+    spent = {"name": "outcome:spent", "margin": 2, "cuped_s": 86_400}
+    analysis = {"metrics": [ratio, spent, {"name": "auc"}, {"name": "average_precision"}, {"name": "recall"}]}
+    plan: dict[str, Any] = {"version": "3", "strategy": "ab_test", "analysis": analysis}
+    begun = await operator.post(PROMOTE, json={**plan, **WHY})
+    assert begun.status_code == 202, begun.text
+    assert begun.json()["plan"]["metrics"][0]["denominator"] == "requests"
+    async with live.maker.begin() as session:
+        entry = await rollouts.load(session, UUID(begun.json()["id"]))
+        made = await analysis_service.setup(session, entry)
+    assert made is not None
+    measures = {measure.name: measure for group in made.groups for measure in group.measures}
+    assert (measures["ratio:each"].outcome, measures["ratio:each"].below) == ("spent", None)
+    assert measures["outcome:spent"].before == timedelta(days=1)

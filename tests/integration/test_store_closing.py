@@ -5,14 +5,19 @@ from typing import Any, cast
 from uuid import UUID
 
 import msgspec
+import numpy as np
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from control_plane.adapters.store import closing, ids, ingest
-from control_plane.adapters.store.closing import Measure, Subject, Truth
+from control_plane.adapters.store import closing, closing_sql, ids, ingest
+from control_plane.adapters.store.closing import Subject
+from control_plane.adapters.store.closing_sql import Measure, Truth
 from control_plane.contracts.records import PredictionRecord
+from control_plane.domain.analysis.comparison import Arm
 from control_plane.domain.analysis.plan import Prices, Source
+from control_plane.domain.experiments import ranking
+from control_plane.domain.experiments.samples import Pair
 from control_plane.ingest import rows
 
 pytestmark = pytest.mark.integration
@@ -232,4 +237,73 @@ async def test_units_that_had_not_closed_when_baseline_lost_customers_count_in_n
         found = await closing.statistics(session, ROLLOUT)
     for variant in ("candidate", "baseline"):
         counts = [found["error_rate", step, variant].values.count for step in (0, 2)]
-        assert (found[closing.UNITS, 0, variant].values.count, counts) == (2, [1, 1])
+        assert (found[closing_sql.UNITS, 0, variant].values.count, counts) == (2, [1, 1])
+
+
+async def fold_of(maker: async_sessionmaker[AsyncSession], *measures: Measure, limit: int = 1) -> dict[str, Arm]:
+    """The candidate's arm by metric, closed in batches of `limit`."""
+    for group in closing.groups([(measure, timedelta(0)) for measure in measures]):
+        closed = limit
+        while closed == limit:
+            async with maker.begin() as session:
+                closed = await closing.close(session, SUBJECT, group, until=NOW, limit=limit)
+    async with maker() as session:
+        found = await closing.statistics(session, ROLLOUT)
+    return {metric: arm for (metric, _, variant), arm in found.items() if variant == "candidate"}
+
+
+async def test_a_ratio_and_what_explains_a_metric_are_pairs_that_add_up_over_batches(
+    maker: async_sessionmaker[AsyncSession], log: Log
+) -> None:
+    spent, sessions, before = [3.0, 8.0, 0.0, 5.0], [1, 3, 2, 2], [2.0, 7.0, 1.0, 0.0]
+    for at, unit in enumerate("abcd"):
+        asked = [log.ask(unit, second) for second in range(sessions[at])]
+        log.tell("spent", f"{spent[at] - 1}", 40, unit=unit)
+        log.tell("spent", "1", 41, of=asked[0])
+        log.tell("spent", f"{before[at]}", -30, unit=unit)
+        log.tell("spent", "1000", -90, unit=unit)  # before the time that is to explain it
+    earlier = log.ask("d", -20, rollout_id=None, step=None, assigned_variant="stable")
+    log.tell("spent", "4", -10, of=earlier)
+    log.tell("visits", "2", 5, unit="a")
+    await log.store()
+    minute = timedelta(minutes=1)
+    found = await fold_of(
+        maker,
+        Measure("ratio:each", Source.RATIO, outcome="spent"),
+        Measure("ratio:visit", Source.RATIO, outcome="spent", below="visits"),
+        Measure("outcome:spent", Source.OUTCOME, outcome="spent", before=minute),
+    )
+    each, visit, explained = found["ratio:each"].pair, found["ratio:visit"].pair, found["outcome:spent"].pair
+    wanted = [
+        (each, Pair.of(spent, np.array(sessions, float))),
+        (visit, Pair.of(spent, [2.0, 0, 0, 0])),
+        (explained, Pair.of(spent, [2.0, 7.0, 1.0, 4.0])),
+    ]
+    for seen, right in wanted:
+        assert seen.count == 4
+        assert (seen.y.mean, seen.y.m2, seen.x.mean, seen.x.m2, seen.c) == pytest.approx(
+            (right.y.mean, right.y.m2, right.x.mean, right.x.m2, right.c)
+        )
+
+
+async def test_recall_and_ranking_count_answers_whose_truth_is_known_a_customer_ranks_once(
+    maker: async_sessionmaker[AsyncSession], log: Log
+) -> None:
+    def ask(unit: str, at_s: float, score: float, said: str, truth: str | None, **more: Any) -> None:
+        made = log.ask(unit, at_s, output=msgspec.Raw(b'{"probability":%f}' % score), decision=said, **more)
+        if truth is not None:
+            log.tell("label", f'"{truth}"', at_s + 1, of=made)
+
+    ask("a", 0, 0.9, "block", None)  # nobody knows
+    ask("a", 1, 0.8, "block", "fraud")
+    ask("a", 2, 0.1, "pass", "fraud")
+    ask("b", 0, 0.3, "pass", "fine")
+    ask("c", 0, 0.2, "pass", "fraud")
+    ask("d", 0, 0.95, "block", "fraud", served_version="1")  # another version answered
+    await log.store()
+    measures = [Measure(name, source) for name, source in (("recall", Source.RECALL), ("auc", Source.AUC))]
+    found = await fold_of(maker, *measures)
+    recall, cells = found["recall"], found["auc"].cells
+    assert recall.values.count == 3
+    assert [side.mean * side.count for side in (recall.values, recall.beside)] == pytest.approx([1.0, 3.0])  # hits, all
+    assert cells == tuple(sorted((ranking.cell(s, positive=p), 1) for s, p in ((0.8, True), (0.3, False), (0.2, True))))

@@ -12,8 +12,10 @@ from control_plane.domain.analysis.comparison import Arm
 from control_plane.domain.analysis.forecast import Traffic, Usual
 from control_plane.domain.analysis.judge import Analysis, Evidence, Live, Tally
 from control_plane.domain.analysis.plan import AnalysisPlan, Declared, Metric, OutcomeMetric, Prices, Role
+from control_plane.domain.experiments import ranking
 from control_plane.domain.experiments.guardrails import Comparison
-from control_plane.domain.experiments.samples import Mean
+from control_plane.domain.experiments.ranking import Cells
+from control_plane.domain.experiments.samples import Mean, Pair
 from control_plane.domain.experiments.srm import Stage
 from control_plane.domain.rollouts import Conclusion, Plan, Step, Strategy, Verdict
 
@@ -245,3 +247,117 @@ def test_a_version_that_answers_everybody_is_judged_by_its_own_failures() -> Non
     assert judge.judge_bake(0.1, Live(200, 80)).verdict is Verdict.FAIL
     assert judge.judge_bake(0.1, Live(200, 2)).verdict is Verdict.INCONCLUSIVE
     assert judge.judge_bake(0.1, Live()).verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_ratio_recall_and_ranks_are_compared_once_enough_is_seen_and_shown_as_themselves() -> None:
+    draw = np.random.default_rng(8)
+    said = replace(BOUGHT, binary=True)
+
+    def spender(lift: float) -> Arm:
+        sessions = draw.poisson(3, 4_000) + 1.0
+        spend = sessions * draw.gamma(2.0, 5.0 * lift, 4_000)
+        pair = Pair.of(spend, sessions)
+        return Arm(pair.y, 4_000, pair.x, pair.c)
+
+    each = plans.resolve(Metric("ratio:each", Role.GOAL, 0.5, numerator="outcome:spent", denominator="requests"), said)
+    better = comparison.compare(each, spender(1.2), spender(1.0), alpha=0.05)
+    assert better.comparison is Comparison.BETTER
+    assert (better.candidate.mean, better.baseline.mean) == pytest.approx((12.0, 10.0), rel=0.05)
+    assert comparison.compare(each, *[Arm(Mean.of([9.0] * 40), 40, Mean.of([1.0] * 40))] * 2, alpha=0.05).effect is None
+
+    def ranked(apart: float, units: int) -> Arm:
+        truth = draw.random(units) < 0.3
+        scores = 1 / (1 + np.exp(-draw.normal(apart * truth - 1, 1)))
+        cells: Cells = ()
+        for score, positive in zip(scores, truth, strict=True):
+            cells = ranking.added(cells, ((ranking.cell(float(score), positive=bool(positive)), 1),))
+        return Arm(Mean(units), 0, cells=cells)
+
+    auc = plans.resolve(Metric("auc", margin=0.02), said)
+    worse = comparison.compare(auc, ranked(0.5, 2_000), ranked(1.5, 2_000), alpha=0.05)
+    assert (worse.verdict, worse.baseline.mean) == (Verdict.FAIL, pytest.approx(0.855, abs=0.03))
+    few = comparison.compare(auc, ranked(1.5, 100), ranked(1.5, 100), alpha=0.05)
+    assert (few.effect, few.failed) == (None, False)
+
+
+def test_the_time_before_takes_its_share_of_the_variance_out_and_leaves_the_effect() -> None:
+    draw = np.random.default_rng(9)
+
+    def measured(cuped_s: float | None, lift: float) -> list[Arm]:
+        arms = []
+        for shift in (lift, 0.0):
+            before = draw.gamma(2.0, 10.0, 3_000)
+            pair = Pair.of(before + draw.normal(shift, 4.0, 3_000), before)
+            arms.append(Arm(pair.y, 3_000, pair.x, pair.c) if cuped_s else Arm(pair.y, 3_000))
+        return arms
+
+    widths = []
+    for cuped_s in (None, 86_400.0):
+        spent = plans.resolve(Metric("outcome:spent", Role.GOAL, 1.0, cuped_s=cuped_s), BOUGHT)
+        found = comparison.compare(spent, *measured(cuped_s, 1.0), alpha=0.05)
+        assert found.effect is not None
+        assert found.effect.low <= 1.0 <= found.effect.high
+        widths.append(found.effect.high - found.effect.low)
+        assert ("CUPED" in (found.method or "")) == (cuped_s is not None)
+    assert widths[1] < 0.5 * widths[0]
+
+
+def test_parts_of_a_ratio_and_what_explains_a_metric_are_checked_by_name() -> None:
+    wrong = AnalysisPlan(
+        (
+            Metric("ratio:a", margin=1.0, numerator="outcome:nope", denominator="requests"),
+            Metric("ratio:b", numerator="outcome:spent", denominator="outcome:bought"),
+            Metric("error_rate", numerator="outcome:spent"),
+            Metric("latency", cuped_s=60.0),
+            Metric("outcome:bought", margin=0.1, cuped_s=-1.0),
+            Metric("auc"),
+        )
+    )
+    found = plans.problems(wrong, BOUGHT, strategy="canary", prometheus=False)
+    for said in (
+        "numerator: give one of",
+        "margin above 0",
+        "belong to ratio",
+        "belongs to outcome",
+        "cuped_s is above",
+    ):
+        assert any(said in line for line in found), said
+    assert any("binary" in line for line in found)
+    assert len(found) == 6
+    depends = replace(BOUGHT, binary=True, label_depends_on_decision=True)
+    ranks = AnalysisPlan(tuple(Metric(name) for name in ("auc", "average_precision", "recall")))
+    assert len(plans.problems(ranks, depends, strategy="canary", prometheus=False)) == 3
+    assert (
+        plans.problems(ranks, replace(depends, label_depends_on_decision=False), strategy="canary", prometheus=False)
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    "looked", [pytest.param((200, 20), id="short"), pytest.param((4_000, 100), marks=pytest.mark.slow, id="long")]
+)
+@pytest.mark.parametrize("name", ["auc", "average_precision", "recall"])
+def test_ranks_of_equal_arms_looked_at_again_and_again_are_rarely_called_different(
+    name: str, looked: tuple[int, int]
+) -> None:
+    tests, looks = looked
+    draw, alarms = np.random.default_rng(10), 0
+    metric = plans.resolve(Metric(name, Role.GOAL, 0.05), replace(BOUGHT, binary=True))
+    for _ in range(tests):
+        arms = [Arm(), Arm()]
+        for _ in range(looks):
+            for at in (0, 1):
+                truth = draw.random(100) < 0.3
+                steps = np.clip(np.floor((draw.normal(truth * 1.2 - 1, 1) + 10) * 20), 0, 399).astype(int)
+                if name == "recall":
+                    pair = Pair.of((truth & (steps > 190)).astype(float), truth.astype(float))
+                    arms[at] += Arm(pair.y, pair.y.events, pair.x, pair.c)
+                else:
+                    values, counts = np.unique(steps + 400 * truth, return_counts=True)
+                    cells = tuple(zip(map(int, values), map(int, counts), strict=True))
+                    arms[at] += Arm(Mean(100), 0, cells=cells)
+            found = comparison.compare(metric, arms[0], arms[1], alpha=0.05).comparison
+            if found in {Comparison.BETTER, Comparison.WORSE}:
+                alarms += 1
+                break
+    assert alarms / tests <= 0.05 + 3 * (0.05 * 0.95 / tests) ** 0.5

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.adapters.store.tables import AnalysisRunRow, ExposureRow, PredictionRow, RolloutLookRow
 from control_plane.domain.analysis.forecast import Usual
 from control_plane.domain.analysis.judge import Live, Tally
+from control_plane.domain.targeting import Group
 
 LIVE = timedelta(minutes=1)  # the newest requests, as fallbacks are counted among them
 _SAMPLE = 20_000  # newest predictions from which a model's traffic is estimated
@@ -96,7 +97,7 @@ async def live(
     row = PredictionRow
     failed = row.status.in_(("error", "timeout", "shed"))
     mine = row.assigned_version == candidate
-    mine &= row.step.is_(None) if baking else row.assigned_variant == "candidate"
+    mine &= row.step.is_(None) if baking else row.assigned_variant.in_(("candidate", Group.ALLOWED))
     bad = failed if baking else failed | row.fallback_reason.is_not(None)
     query = select(func.count().filter(mine), func.count().filter(mine & bad), func.max(row.received_at)).where(
         row.model == model,

@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adapters.store import ids
@@ -75,6 +75,11 @@ async def all_open(session: AsyncSession) -> list[Entry]:
     query = select(RolloutRow).where(RolloutRow.phase.in_(OPEN)).order_by(RolloutRow.id)
     rows = await session.scalars(query, execution_options=_FRESH)
     return [_entry(row) for row in rows]
+
+
+async def lock_layer(session: AsyncSession, name: str) -> None:
+    """Nobody else decides on this layer's slices until the transaction ends."""
+    await session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"layer {name}"))))
 
 
 async def page(

@@ -90,6 +90,8 @@ def judge(
 
     `metrics`: those of `analysis` that are compared, in its order.
     """
+    if plan.steps[step].weight == 0:
+        return _before_anyone(analysis, seen, tally, held=held)
     alpha = share_of_alpha(plan, analysis)
     decided = [_compare(metric, seen.decided, alpha) for metric in metrics]
     is_late = plan.steps[step].weight > DECIDES
@@ -109,6 +111,20 @@ def judge_bake(limit: float, live: Live) -> Analysis:
     if found is not None:
         return Analysis(Verdict.FAIL, found, conclusion=Conclusion.WORSE)
     return Analysis(Verdict.INCONCLUSIVE, f"{live.bad} of {live.requests} requests of the last minute failed.")
+
+
+def _before_anyone(analysis: AnalysisPlan, seen: Evidence, tally: Tally, *, held: bool) -> Analysis:
+    """A step for the allow-list alone: nobody is compared, only the candidate's own failures count."""
+    limit, live = analysis.fallback_limit, seen.live
+    if why := _too_many(limit, live, "requests of the allow-list were not answered by the candidate"):
+        return Analysis(Verdict.FAIL, why, conclusion=Conclusion.WORSE)
+    enough = live.requests > 0 and live.bad <= limit * live.requests
+    said = f"{live.bad} of {live.requests} requests of the allow-list in the last minute failed or fell back."
+    if enough:
+        return Analysis(Verdict.PASS, said)
+    found = Analysis(Verdict.INCONCLUSIVE, said)
+    tally = Tally(tally.inconclusive + 1 if held else 0)
+    return replace(found, tally=tally, pause=_pause(analysis, found, seen, tally, srm.check((), alpha=SRM_ALPHA)))
 
 
 def share_of_alpha(plan: Plan, analysis: AnalysisPlan) -> float:

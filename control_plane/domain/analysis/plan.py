@@ -8,6 +8,10 @@ latency        share of a customer's requests slower than `limit_ms` (model.yaml
 score          mean score of a customer; as a guardrail it may move by at most `margin` in either direction
 label_error    share of a customer's labelled predictions that were wrong, by the version that answered
 cost           mean cost of a customer's labelled predictions by `costs` of model.yaml, by the version that answered
+recall         share of the true positives that were decided so: customers' hits over customers' positives
+auc            probability that a positive is scored above a negative; of a customer the first labelled prediction
+average_precision   area under precision over recall; of a customer the first labelled prediction
+ratio:NAME     `numerator` over `denominator`, e.g. outcome:spent over requests: of all customers together
 outcome:NAME   a business metric declared under `outcomes` in model.yaml, by the version assigned (intention to treat)
 promql:NAME    any number Prometheus knows, against `at_most` / `at_least`
 """
@@ -19,9 +23,15 @@ from enum import StrEnum
 from typing import ClassVar, Literal
 
 LEAST_INTERVAL_S = 0.2
-_BUILT_IN = ("error_rate", "latency", "score", "label_error", "cost")
-_OF_LABELS = frozenset({"label_error", "cost"})
-_MARGINS = {"error_rate": 0.01, "latency": 0.05, "score": 0.1, "label_error": 0.02}
+REQUESTS = "requests"  # as a denominator: how often the customer asked in the observation
+_BUILT_IN = ("error_rate", "latency", "score", "label_error", "cost", "recall", "auc", "average_precision")
+_OF_LABELS = frozenset({"label_error", "cost", "recall", "auc", "average_precision"})
+_OF_CLASSES = frozenset({"recall", "auc", "average_precision"})  # of binary problems, and more is better
+_MARGINS = {
+    "error_rate": 0.01, "latency": 0.05, "score": 0.1, "label_error": 0.02,
+    "recall": 0.05, "auc": 0.02, "average_precision": 0.05,
+}  # fmt: skip
+_LONGEST_BEFORE_S = 90 * 86_400.0
 
 
 class _Declared:
@@ -41,6 +51,10 @@ class Source(StrEnum):
     SCORE = "score"
     LABEL_ERROR = "label_error"
     COST = "cost"
+    RECALL = "recall"
+    AUC = "auc"
+    AVERAGE_PRECISION = "average_precision"
+    RATIO = "ratio"
     OUTCOME = "outcome"
     PROMQL = "promql"
 
@@ -72,6 +86,9 @@ class Metric(_Declared):
     query: str | None = None  # promql only; {model}, {candidate} and {stable} are filled in
     at_most: float | None = None
     at_least: float | None = None
+    numerator: str | None = None  # ratio only: outcome:NAME
+    denominator: str | None = None  # ratio only: outcome:NAME or requests
+    cuped_s: float | None = None  # outcome only: so long before the first request is what explains it
 
     @property
     def source(self) -> Source:
@@ -156,6 +173,7 @@ class Declared:
     label_depends_on_decision: bool = False
     labelled: bool = True  # the problem has labels that can be right or wrong
     prices: Prices | None = None
+    binary: bool = False  # there is a positive class, and a probability of it
 
 
 def resolve(metric: Metric, declared: Declared) -> Resolved:
@@ -171,13 +189,26 @@ def resolve(metric: Metric, declared: Declared) -> Resolved:
         return Resolved(metric, margin, business.higher_is_better, yes_no, low, high, business.delay_s)
     if source is Source.PROMQL:
         return Resolved(metric, margin, higher_is_better=False)
+    if source is Source.RATIO:
+        parts = [declared.outcomes[name] for name in _outcomes(metric) if name in declared.outcomes]
+        if not parts:
+            raise ValueError(f"{metric.name} has no declared numerator")
+        return Resolved(metric, margin, parts[0].higher_is_better, delay_s=max(part.delay_s for part in parts))
     delay = declared.label_delay_s if source in _OF_LABELS else 0.0
     if source is Source.COST:
         if declared.prices is None:
             raise ValueError("costs are not declared")
         low, high = declared.prices.bounds or (None, None)
         return Resolved(metric, margin, higher_is_better=False, low=low, high=high, delay_s=delay)
+    if source in _OF_CLASSES:
+        return Resolved(metric, margin, higher_is_better=True, delay_s=delay)
     return Resolved(metric, margin, higher_is_better=False, low=0.0, high=1.0, delay_s=delay)
+
+
+def _outcomes(metric: Metric) -> list[str]:
+    """The outcomes a ratio is made of, the numerator first."""
+    parts = [part for part in (metric.numerator, metric.denominator) if part and part != REQUESTS]
+    return [part.partition(":")[2] for part in parts]
 
 
 def limit_ms(metric: Metric, declared: Declared) -> float:
@@ -216,7 +247,7 @@ def problems(plan: AnalysisPlan, declared: Declared, *, strategy: str, prometheu
 
 
 def known(declared: Declared) -> Sequence[str]:
-    return (*_BUILT_IN, *(f"outcome:{name}" for name in sorted(declared.outcomes)), "promql:NAME")
+    return (*_BUILT_IN, *(f"outcome:{name}" for name in sorted(declared.outcomes)), "ratio:NAME", "promql:NAME")
 
 
 def has_alpha(plan: AnalysisPlan) -> bool:
@@ -226,13 +257,14 @@ def has_alpha(plan: AnalysisPlan) -> bool:
 def wrong(metric: Metric, declared: Declared, *, prometheus: bool) -> list[str]:
     """Why one metric cannot be used; of a metric that can, nothing."""
     head, _, tail = metric.name.partition(":")
-    is_known = (head in _BUILT_IN and not tail) or (head == "promql" and bool(tail))
+    is_known = (head in _BUILT_IN and not tail) or (head in {"promql", "ratio"} and bool(tail))
     if not is_known and not (head == "outcome" and tail in declared.outcomes):
         return [f"unknown metric; known are {', '.join(known(declared))}; declare outcomes in model.yaml."]
     found: list[str] = []
     source = metric.source
     if metric.margin is not None and not 0 <= metric.margin < math.inf:
         found.append("the margin is finite and at least 0.")
+    found += _wrong_parts(metric, declared)
     if source is Source.PROMQL:
         if not prometheus:
             found.append("no Prometheus is configured (MLCP_PROMETHEUS_URL).")
@@ -250,8 +282,31 @@ def wrong(metric: Metric, declared: Declared, *, prometheus: bool) -> list[str]:
         found.append("labels depend on the decision: they give bounds, not differences. Use outcome:NAME per customer.")
     if source in _OF_LABELS and not declared.labelled:
         found.append("this model has no labels that could be right or wrong.")
+    if source in _OF_CLASSES and not declared.binary:
+        found.append("it needs a binary problem, with a positive class and its probability.")
     if source is Source.COST and declared.prices is None:
         found.append("model.yaml declares no costs.")
-    if source in {Source.OUTCOME, Source.COST} and decides and not metric.margin:
+    if source in {Source.OUTCOME, Source.COST, Source.RATIO} and decides and not metric.margin:
         found.append("give a margin above 0: the difference that matters, in the metric's unit.")
+    return found
+
+
+def _wrong_parts(metric: Metric, declared: Declared) -> list[str]:
+    """What is wrong with the parts of a ratio, and with what is to explain a metric."""
+    found: list[str] = []
+    source = metric.source
+    if source is Source.RATIO:
+        known_ones = [f"outcome:{name}" for name in sorted(declared.outcomes)]
+        for name, value, accepted in (
+            ("numerator", metric.numerator, known_ones),
+            ("denominator", metric.denominator, [*known_ones, REQUESTS]),
+        ):
+            if value not in accepted:
+                found.append(f"{name}: give one of {', '.join(accepted) or 'the outcomes model.yaml declares'}.")
+    elif metric.numerator or metric.denominator:
+        found.append("numerator and denominator belong to ratio:NAME.")
+    if metric.cuped_s is not None and source is not Source.OUTCOME:
+        found.append("cuped_s belongs to outcome:NAME, which customers had before, too.")
+    elif metric.cuped_s is not None and not 0 < metric.cuped_s <= _LONGEST_BEFORE_S:
+        found.append(f"cuped_s is above 0 and at most {_LONGEST_BEFORE_S:.0f} s.")
     return found

@@ -1,6 +1,7 @@
 """Reading a comparison of variants: pure functions of additive sufficient statistics, one module per question.
 
 samples       what is kept per arm: count, mean, variance, covariance with a covariate; everything adds
+ranking       AUC and average precision from counts by score and class
 fixed         tests for one look at a size planned before: reports only
 sequences     always-valid intervals, asymptotic: from about 50 events per arm on
 betting       always-valid intervals, exact: bounded outcomes, from the first unit on

@@ -13,7 +13,8 @@ from control_plane.adapters.store.tables.base import Base, one_of
 class ArmStatisticRow(Base):
     """Sufficient statistics of closed units: by metric, step of first exposure and assigned variant.
 
-    `metric` "units" only counts; "fallbacks" is the share of a unit's requests that others had to answer.
+    `metric` "units" only counts; "fallbacks" is the share of a unit's requests that others had to answer. `x_mean`,
+    `x_m2`, `c`: the second number of a pair and the products of deviations; `cells`: units by score and class.
     """
 
     __tablename__ = "arm_statistics"
@@ -26,6 +27,10 @@ class ArmStatisticRow(Base):
     mean: Mapped[float]
     m2: Mapped[float]
     nonzero: Mapped[int] = mapped_column(BigInteger)
+    x_mean: Mapped[float | None]
+    x_m2: Mapped[float | None]
+    c: Mapped[float | None]
+    cells: Mapped[dict[str, Any] | None]
 
 
 class RolloutLookRow(Base):
