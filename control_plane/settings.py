@@ -196,6 +196,12 @@ class ArchiverSettings(_Store, _Archive):
     exposures_days: int = Field(35, ge=1)  # how long after a rollout's end it is kept who was in which arm
 
 
+class ReplayerSettings(_Store, _Archive, _Registry):
+    """Runs a candidate over logged traffic; started by the worker."""
+
+    replay_processes: int = Field(2, ge=2, le=64)  # that score at the same time, one in two for either version
+
+
 class WorkerSettings(_Store, _Scraped, _Registry, Releases, _Drift, _Archive, _Cluster):
     """The job queue's process: training, replay, reports, notifications, archiving, a look at drift every minute."""
 

@@ -1,5 +1,7 @@
 """`python -m model_servers.launch --spec FILE`: one deployment, in the environment its model needs.
 
+`--score` makes it a filter that scores rows on stdin instead of a server; see `runtime.score`.
+
 Native models run in this interpreter. A model with requirements of its own runs here too when they are all satisfied,
 else in an environment cached under `cache_dir`. Either way this process becomes the runtime: same pid, same logs.
 
@@ -27,7 +29,9 @@ _log = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m model_servers.launch", description=__doc__)
     parser.add_argument("--spec", type=Path, required=True, help="spec file of one deployment (JSON)")
-    path: Path = parser.parse_args(argv).spec
+    parser.add_argument("--score", action="store_true", help="score rows from stdin, serve nobody")
+    given = parser.parse_args(argv)
+    path: Path = given.spec
     logs.configure("model-launch")
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -40,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _log.error("the model's requirements cannot be installed: %s", exc)
         return CANNOT_INSTALL
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    arguments = [python, "-m", "model_servers.runtime", "--spec", str(path.absolute())]
+    module = "model_servers.runtime.score" if given.score else "model_servers.runtime"
+    arguments = [python, "-m", module, "--spec", str(path.absolute())]
     # Settings of package indexes may hold passwords: what was needed to install a model is not the model's to read.
     told = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
     return _become(python, arguments, told | environment)

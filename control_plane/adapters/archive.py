@@ -245,6 +245,15 @@ class Archive:
             except (OSError, pa.ArrowInvalid) as exc:
                 raise Damaged(f"{path} cannot be read: {exc}") from exc
 
+    def lists(
+        self, manifest: Manifest, since: datetime, until: datetime, columns: Sequence[str], *, rows: int
+    ) -> Iterator[dict[str, list[Any]]]:
+        """Columns of the hour's predictions received in [since, until), as lists of plain values; times in
+        microseconds. `rows` at most in each."""
+        for batch in self.file_batches(manifest, columns=columns, rows=rows):
+            mine = _within(batch, since, until, columns)
+            yield {name: _plain(mine.column(name)) for name in columns}
+
     def find(self, hour: datetime, prediction_id: str) -> Row | None:
         """One prediction by its id and the hour of it, whatever its model. Unavailable: it cannot be read now."""
         try:
@@ -339,6 +348,18 @@ def _within(batch: Any, since: datetime | None, until: datetime | None, columns:
     if until is not None:
         batch = batch.filter(compute.less(at, pa.scalar(until, _TIME)))
     return batch if columns is None else batch.select(list(columns))
+
+
+def _plain(column: Any) -> list[Any]:
+    if pa.types.is_timestamp(column.type):
+        return cast("list[Any]", column.cast(pa.int64()).to_pylist())
+    if not pa.types.is_list(column.type):
+        return cast("list[Any]", column.to_pylist())
+    filled = compute.greater(compute.fill_null(compute.list_value_length(column), 0), 0)  # most have none
+    made: list[Any] = [()] * len(column)
+    for at, value in zip(compute.indices_nonzero(filled).to_pylist(), column.filter(filled).to_pylist(), strict=True):
+        made[at] = value
+    return made
 
 
 def documents(row: Mapping[str, Any]) -> Row:

@@ -23,6 +23,7 @@ from control_plane.api import (
     policies,
     problems,
     releases,
+    replays,
     reports,
     rollouts,
     webhooks,
@@ -35,6 +36,7 @@ from control_plane.settings import ApiSettings
 _CLASSIC = (health.router, models.router, releases.router, rollouts.experiments)  # also at the root, as ever
 _OURS = (
     rollouts.router,
+    replays.router,
     approvals.router,
     policies.router,
     jobs.router,

@@ -31,7 +31,7 @@ class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     served_version: str | None = None
     fallback_reason: str | None = None  # why served differs from assigned: dead | deadline | open | error | 4xx
     pinned: bool = False
-    shadow: bool = False  # a copy; its answer went to nobody
+    shadow: bool = False  # a copy; its answer went to nobody. Its id is that of its request with the last bit flipped
     rollout_id: str | None = None
     step: int | None = None
     unit_id: str | None = None

@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from control_plane.contracts.base import Percent, Reason, Request, Version, View
 from control_plane.domain.analysis.plan import AnalysisPlan, Role
+from control_plane.domain.replay.gate import ReplayGate
 from control_plane.domain.rollouts import Conclusion, Phase, Strategy, Verdict
 from control_plane.domain.stages import Stage
 
@@ -57,6 +58,7 @@ class PromoteSpec(Request):
     steps: Annotated[list[StepSpec], Field(min_length=1, max_length=50)] | None = None
     bake_s: Annotated[float, Field(ge=0, le=_MONTH_S)] | None = None
     analysis: AnalysisPlan | None = None  # what decides the steps of a canary or ab_test
+    replay: ReplayGate | None = None  # what a replay has to show before it starts, instead of model.yaml's gate
     by_hand: bool = False  # each step waits for POST promote; blue_green: the candidate is previewed until then
     targeting: TargetingSpec | None = None  # who gets the candidate first, never, or in another test
     failure_limit: Annotated[int, Field(ge=0, le=1_000)] | None = None  # failed looks that are tolerated

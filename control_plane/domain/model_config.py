@@ -11,6 +11,8 @@ from enum import StrEnum
 from typing import ClassVar, Literal
 
 from control_plane.domain.analysis.plan import AnalysisPlan, OutcomeMetric
+from control_plane.domain.replay import gate
+from control_plane.domain.replay.gate import ReplayGate
 
 MODEL_NAME = r"^[a-z][a-z0-9_-]{0,39}$"  # matched with re.fullmatch: "$" alone would accept a trailing newline
 
@@ -151,6 +153,7 @@ class Gates(_Declared):
     max_degradation: float = 0.05  # against Production on the same hold-out, in the metric's unit
     better_than_trivial: bool = True  # on cost where costs are declared, else on the metric
     validated_data: bool = True
+    replay: ReplayGate | None = None  # what a replay of logged traffic against Production has to show; None: nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +279,8 @@ def problems(config: ModelConfig) -> list[str]:
         found.append("serving.rate_limit_rps: must be positive; leave it out for no limit")
     if not 1 <= config.serving.workers <= 64:
         found.append("serving.workers: must be within 1..64")
+    if config.registry.gates.replay is not None:
+        found += [f"registry.gates.replay.{wrong}" for wrong in gate.problems(config.registry.gates.replay)]
     return [*found, *_business_problems(config)]
 
 

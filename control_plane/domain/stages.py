@@ -140,6 +140,21 @@ def decide_promotion(
     return Decision(tuple(reasons))
 
 
+def decide_shadow(candidate: Candidate, *, incumbent: Incumbent | None, rollout: OpenRollout | None) -> Decision:
+    """Whether `candidate` may answer copies, which no customer sees: what its servers need, and features that clients
+    send. Evidence is what a shadow is there to gather."""
+    reasons = [*_usable(candidate)]
+    if candidate.stage is Stage.PRODUCTION:
+        reasons.append(f"stage: version {candidate.version} is Production already.")
+    if candidate.stage is Stage.ARCHIVED:
+        reasons.append(f"stage: version {candidate.version} is Archived; promote it to staging first.")
+    if rollout is not None:
+        reasons.append(_in_the_way(rollout))
+    if incumbent is not None and incumbent.version != candidate.version:
+        reasons += _features(candidate, incumbent)
+    return Decision(tuple(reasons))
+
+
 def decide_stage(candidate: Candidate, to: Stage, *, rollout: OpenRollout | None) -> Decision:
     """Whether `candidate` may move to `to` without traffic. Staging asks only what is needed to start its servers:
     a digest to verify and a usable configuration; evidence is what Staging is there to gather."""

@@ -12,12 +12,12 @@ import structlog
 
 from control_plane.adapters import prometheus
 from control_plane.adapters.store import analysis as store
-from control_plane.adapters.store import closing, deployments
+from control_plane.adapters.store import closing, deployments, shadow_pairs
 from control_plane.adapters.store import rollouts as rollout_store
 from control_plane.adapters.store.analysis import Look, Run
 from control_plane.adapters.store.rollouts import Entry
 from control_plane.domain import rollouts
-from control_plane.domain.analysis import comparison, judge
+from control_plane.domain.analysis import comparison, judge, shadow
 from control_plane.domain.analysis.comparison import Measurement
 from control_plane.domain.analysis.judge import Analysis, Evidence, Tally
 from control_plane.domain.analysis.plan import AnalysisPlan
@@ -32,7 +32,7 @@ _UNITS = 1_000  # closed in one transaction, which holds the lease row meanwhile
 _BATCHES = 20  # of one group in one look
 _SETTLE = timedelta(seconds=1)  # from a request until its record can be expected in Postgres
 _KEPT_SHARE = 0.02  # a look is kept when nothing new came out of it, too, as often as this share of the rollout's age
-_COMPARES = frozenset({Strategy.CANARY, Strategy.AB_TEST})
+_COMPARES = frozenset({Strategy.CANARY, Strategy.AB_TEST, Strategy.SHADOW})
 
 log = structlog.get_logger()
 
@@ -70,6 +70,9 @@ async def _look(context: Context, entry: Entry, last: Look | None) -> None:
     if entry.rollout.phase is Phase.BAKING:
         await _bake(context, entry, last)
         return
+    if entry.rollout.plan.strategy is Strategy.SHADOW:
+        await _shadow(context, entry, last)
+        return
     async with context.looking() as session:
         setup = await analysis.setup(session, entry)
     if setup is None:
@@ -96,6 +99,38 @@ async def _look(context: Context, entry: Entry, last: Look | None) -> None:
         ready, verdict=judged.verdict, why=judged.why, pause=judged.pause, conclusion=judged.conclusion
     )
     await _write(context, entry, observation, judged, evidence, Look(now, state.since, asked, judged.tally), kept, now)
+
+
+async def _shadow(context: Context, entry: Entry, last: Look | None) -> None:
+    """A candidate that answers copies is judged by pairs; that it ends moves nobody."""
+    now, state = datetime.now(UTC), entry.rollout
+    plan = state.plan.analysis
+    if plan is None or entry.stable_version is None:
+        return
+    async with context.looking() as session:
+        metrics, limit_us = await analysis.paired(session, entry, plan)
+        found = await shadow_pairs.pairs(
+            session,
+            entry.model,
+            entry.candidate_version,
+            entry.stable_version,
+            since=state.since,
+            until=now - _SETTLE,
+            limit_us=limit_us,
+        )
+        kept = await store.last_run(session, entry.id)
+        servers = {(row.model, row.version): row for row in await deployments.live(session)}
+    idle = (now - max(found.newest or state.since, state.since)).total_seconds()
+    tally = last.tally if last and last.since == state.since else Tally()
+    held = rollouts.is_held(state, told=entry.told_at, now=now)
+    judged = shadow.judge(plan, metrics, found.metrics, tally, idle_s=idle, held=held, exhausted=found.exhausted)
+    ready = observe(context, entry, servers.get((entry.model, entry.candidate_version)))
+    observation = replace(
+        ready, verdict=judged.verdict, why=judged.why, pause=judged.pause, conclusion=judged.conclusion
+    )
+    seen = Evidence(idle_s=max(0.0, idle))
+    looked = Look(now, state.since, found.newest, judged.tally)
+    await _write(context, entry, observation, judged, seen, looked, kept, now)
 
 
 async def _bake(context: Context, entry: Entry, last: Look | None) -> None:

@@ -284,7 +284,7 @@ class Prediction:
             self._arm.counted.inc()
             route.timings.observe(time.perf_counter() - self._started)
             if route.shadows:
-                shadows.copy(self._tools, route, self._body, self._who(), self._request.body)
+                shadows.copy(self._tools, route, self._body, self._who(), self._request.body, self._id)
             return
         self._request.refuse(self._refused)
         arm = self._arm if kind == "invalid" else None

@@ -11,13 +11,17 @@ from control_plane.router.routes import Arm, Route
 from control_plane.router.tools import Tools
 from control_plane.router.upstream import Failure
 
+_OTHER: Final = {b"%x" % digit: b"%x" % (digit ^ 1) for digit in range(16)}
 BUDGET: Final = 16  # copies under way per target in one worker; more are dropped
 
 
 class ShadowCall:
     """One copy. Its answer goes to the log and to nobody else."""
 
-    def __init__(self, tools: Tools, route: Route, arm: Arm, body: Body, members: bytes, data: bytes) -> None:
+    def __init__(
+        self, tools: Tools, route: Route, arm: Arm, body: Body, members: bytes, data: bytes, of: bytes
+    ) -> None:
+        self._id = of[:-1] + _OTHER[of[-1:]]
         self.request = b"%b%d\r\n\r\n%b" % (arm.head, len(data), data)
         now = tools.loop.time()
         self.deadline, self.patience = now + route.deadline_s, now
@@ -47,7 +51,7 @@ class ShadowCall:
         arm, tools = self._arm, self._tools
         arm.server.shadowing -= 1
         record = answers.record(
-            tools.fresh_id(),
+            self._id,
             status,
             self._received_us,
             self._started,
@@ -61,12 +65,15 @@ class ShadowCall:
         tools.meter.predictions(self._route.name, status, "shadow", arm.target.version).inc()
 
 
-def copy(tools: Tools, route: Route, body: Body, members: bytes, data: bytes) -> None:
-    """Send `data` to shadows, as often as their weight and their budget allow. `members`: unit and request id."""
+def copy(tools: Tools, route: Route, body: Body, members: bytes, data: bytes, of: bytes) -> None:
+    """Send `data` to shadows, as often as their weight and their budget allow. `members`: unit and request id.
+
+    `of`: the id of the prediction that is copied. The copy's differs in the last bit, which is how the two are found.
+    """
     for weight, arm in route.shadows:
-        lot = int(tools.fresh_id()[-8:], 16) % BUCKETS  # the end of an id is random
+        lot = int(of[-8:], 16) % BUCKETS  # the end of an id is random
         if lot < weight and arm.server.shadowing < BUDGET and arm.server.breaker.allows(tools.loop.time()):
-            ShadowCall(tools, route, arm, body, members, data)
+            ShadowCall(tools, route, arm, body, members, data, of)
 
 
 def _ignore(logged: bool) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # `binding` resolves these from `answers` when an answer is t
         PerformanceView,
         PlanView,
         PredictionView,
+        ReplayView,
         RolloutView,
         StageChangeView,
         TimelineView,
@@ -100,6 +101,7 @@ def promote(
     by_hand: bool | None = None,
     failure_limit: int | None = None,
     targeting: Mapping[str, object] | None = None,
+    replay: Mapping[str, object] | None = None,
     key: str | None = None,
 ) -> Call[RolloutView | ApprovalView]:
     """Make a version Production; None: the newest whose gates let it. What is left out comes from its model.yaml.
@@ -108,6 +110,7 @@ def promote(
     `analysis`: what decides the steps, as under `rollout` in model.yaml; `by_hand`: nothing does, `complete` has to;
     blue/green is previewed until then; `targeting`: units that get the candidate first (`allow`) or never (`exclude`),
     the slice of a `layer`.
+    `replay`: what a replay has to show before it starts, instead of the gate in model.yaml.
 
     Returns as soon as the wish is stored and audited; `wait_rollout` waits until every router answers so. Where the
     policy in force asks for an approval, that is what is returned, and `wait_rollout` waits for it too.
@@ -117,7 +120,7 @@ def promote(
         RolloutOpen: another rollout of the model is on its way.
         InvalidInput: the plan cannot be carried out, or would not decide in time; `extra["reasons"]` says why.
     """
-    spec = _plan(version, strategy, steps, bake_s, analysis, by_hand, failure_limit, targeting)
+    spec = _plan(version, strategy, steps, bake_s, analysis, by_hand, failure_limit, targeting) | body(replay=replay)
     return write("POST", path("models", model, "promote", "production"), spec | {"reason": reason}, key=key)
 
 
@@ -132,9 +135,10 @@ def plan(
     by_hand: bool | None = None,
     failure_limit: int | None = None,
     targeting: Mapping[str, object] | None = None,
+    replay: Mapping[str, object] | None = None,
 ) -> Call[PlanView]:
     """What `promote` would do with the same arguments, how long it would take, and everything in its way."""
-    spec = _plan(version, strategy, steps, bake_s, analysis, by_hand, failure_limit, targeting)
+    spec = _plan(version, strategy, steps, bake_s, analysis, by_hand, failure_limit, targeting) | body(replay=replay)
     return Call("POST", path("models", model, "plan"), body=spec)
 
 
@@ -225,6 +229,41 @@ def retrain(
     when = None if since is None else since.isoformat()
     spec = body(reason=reason, source=source, since=when, rows=rows, seed=seed, data=data)
     return write("POST", path("models", model, "retrain"), spec, key=key)
+
+
+def replay(
+    model: str,
+    candidate: str,
+    *,
+    since: datetime | str = "7d",
+    until: datetime | None = None,
+    baseline: str | None = None,
+    sample: float | None = None,
+    segment: str | None = None,
+    anew: bool | None = None,
+    reason: str | None = None,
+    key: str | None = None,
+) -> Call[ReplayView]:
+    """Run a candidate over logged traffic in the background: what would have changed. `replayed` tells when it is done.
+
+    `since`: an aware time, or how long before `until` (now) such as 30d; `baseline`: the version to compare with, None:
+    Production; `sample`: share of the customers; `segment`: a feature to tell apart by; `anew`: also where the same
+    question has been answered.
+    """
+    begin, end = (at.isoformat() if isinstance(at, datetime) else at for at in (since, until))
+    spec = body(candidate=candidate, since=begin, until=end, baseline=baseline, sample=sample)
+    spec |= body(segment=segment, anew=anew, reason=reason)
+    return write("POST", path("models", model, "replay"), spec, key=key)
+
+
+def replays(model: str, *, limit: int = 50, cursor: str | None = None) -> Call[Page[ReplayView]]:
+    """Replays of a model, newest first, without their reports."""
+    return read(path("models", model, "replays"), limit=limit, cursor=cursor)
+
+
+def replayed(model: str, replay: UUID | str) -> Call[ReplayView]:
+    """One replay with its report."""
+    return read(path("models", model, "replays", replay))
 
 
 def jobs(

@@ -23,6 +23,7 @@ from control_plane.contracts.models import (
 )
 from control_plane.contracts.outcomes import OutcomesAccepted, OutcomeSpec
 from control_plane.contracts.policies import DecisionView, HaltView, PolicyPlanView, PolicyView
+from control_plane.contracts.replays import ReplayView
 from control_plane.contracts.reports import ReportView
 from control_plane.contracts.rollouts import AnalysisView, PlanView, RolloutView, StageChangeView
 
@@ -50,6 +51,7 @@ __all__ = [
     "PolicyView",
     "PredictionView",
     "PrincipalView",
+    "ReplayView",
     "ReportView",
     "RolloutView",
     "StageChangeView",

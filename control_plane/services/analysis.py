@@ -61,6 +61,15 @@ def prepare(entry: Entry, plan: AnalysisPlan, config: ModelConfig | None) -> Set
     return Setup(plan, metrics, queries, closing.groups(measures), subject)
 
 
+async def paired(session: AsyncSession, entry: Entry, plan: AnalysisPlan) -> tuple[tuple[Resolved, ...], int]:
+    """What a shadow is judged by, and from how many microseconds on an answer is slow."""
+    config, _ = evidence.config(await versions.version(session, entry.model, entry.candidate_version))
+    said = declared(config)
+    metrics = tuple(plans.resolve(metric, said) for metric in plan.metrics)
+    latency = next((m.metric for m in metrics if m.metric.source is Source.LATENCY), Metric("latency"))
+    return metrics, round(plans.limit_ms(latency, said) * 1_000)
+
+
 def declared(config: ModelConfig | None) -> Declared:
     """What model.yaml says that metrics depend on."""
     if config is None:

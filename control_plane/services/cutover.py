@@ -6,6 +6,7 @@ way back mean. Nothing here commits.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -17,6 +18,8 @@ from control_plane.domain.governance.policy import Severity, Source
 from control_plane.domain.rollouts import TERMINAL, Phase, Rollout, is_cut_over
 from control_plane.domain.stages import Stage, succession
 from control_plane.services import signals
+
+NO_REASON: Final = "No reason was given."
 
 
 @dataclass(frozen=True, slots=True)

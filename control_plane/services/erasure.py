@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.adapters.archive import Archive, Row
-from control_plane.adapters.store import erasures
+from control_plane.adapters.store import erasures, replays
 from control_plane.domain import quality as domain
 from control_plane.domain.model_config import Label
 from control_plane.services import quality
@@ -50,39 +50,48 @@ async def run(
         async with sessions.begin() as session:
             config = await quality.config_of(session, model)
             window = domain.window(config.label if config else Label())
+            await replays.forget(session, model, await erasures.identities(session, model, unit))
             predictions, outcomes = await erasures.erase(session, model, unit, window)
         report.predictions += predictions
         report.outcomes += outcomes
     async with sessions.begin() as session:
         await erasures.unlink(session, unit)
-    await asyncio.to_thread(_archive, archive, unit, report)
+    for model, identities in (await asyncio.to_thread(_archive, archive, unit, report)).items():
+        async with sessions.begin() as session:
+            await replays.forget(session, model, identities)
     report.dead_letters = await asyncio.to_thread(_letters, letters, unit)
     async with sessions.begin() as session:
         await erasures.end(session, job_id, asdict(report), now=now)
     return asdict(report)
 
 
-def _archive(archive: Archive, unit: str, report: Report) -> None:
-    """Write every file anew that names the unit; the old one goes when the new one counts."""
+def _archive(archive: Archive, unit: str, report: Report) -> dict[str, list[str]]:
+    """Write every file anew that names the unit; the old one goes when the new one counts. Its predictions by model."""
+    named: dict[str, list[str]] = {}
     for model in archive.models():
         for manifest in archive.hours(model):
             found = archive.names(manifest, unit)
             if not found:
                 continue
             hour = datetime.fromisoformat(manifest.hour)
-            blanked = ([_blanked(row, unit) for row in batch.to_pylist()] for batch in archive.file_batches(manifest))
+            mine = named.setdefault(model, [])
+            blanked = (
+                [_blanked(row, unit, mine) for row in batch.to_pylist()] for batch in archive.file_batches(manifest)
+            )
             archive.publish(archive.write(model, hour, blanked, changed=manifest.changed))
             report.archived_predictions += found
             report.archive_files += 1
+    return named
 
 
 def _names(row: Row, unit: str) -> bool:
     return row["unit_id"] == unit or any(outcome["unit_id"] == unit for outcome in row["outcomes"] or ())
 
 
-def _blanked(row: Row, unit: str) -> Row:
+def _blanked(row: Row, unit: str, named: list[str]) -> Row:
     if not _names(row, unit):
         return row
+    named.append(row["prediction_id"])
     outcomes = [{**outcome, "unit_id": None} for outcome in row["outcomes"] or ()]
     return {**row, "unit_id": None, "request_id": None, "features": None, "outcomes": outcomes}
 

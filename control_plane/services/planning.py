@@ -22,7 +22,7 @@ from control_plane.services import analysis, targeting
 _RAMP = ((5.0, 300.0), (25.0, 300.0), (50.0, 300.0))  # percent, seconds: a canary whose model.yaml names no steps
 _AB_TEST = ((50.0, 3_600.0),)
 _SHARES = frozenset({Strategy.CANARY, Strategy.AB_TEST, Strategy.SHADOW})
-_COMPARES = frozenset({Strategy.CANARY, Strategy.AB_TEST})
+_COMPARES = frozenset({Strategy.CANARY, Strategy.AB_TEST, Strategy.SHADOW})
 Wrong = tuple[str, ...]
 
 
@@ -32,8 +32,7 @@ def plan(
     """The plan and every reason it cannot be carried out for. A model's first version has nobody to share traffic with
     or to go back to: unless the request says otherwise it goes live at once. `salt`: the model's."""
     declared = config.rollout if config else None
-    strategy = spec.strategy or (Strategy(declared.strategy) if declared and not first else None)
-    strategy = strategy or (Strategy.IMMEDIATE if first and not spec.bake_s else Strategy.BLUE_GREEN)
+    strategy = strategy_of(spec, config, first=first)
     wrong: list[str] = []
     if strategy in _SHARES and first:
         wrong.append(f"There is no Production version a {strategy} could be compared with; use immediate.")
@@ -42,7 +41,9 @@ def plan(
     if spec.bake_s and strategy in {Strategy.IMMEDIATE, Strategy.SHADOW}:
         wrong.append(f"The strategy {strategy} has no bake period; use blue_green.")
     if spec.analysis and strategy not in _COMPARES:
-        wrong.append(f"The strategy {strategy} compares nothing, so it takes no analysis; use canary or ab_test.")
+        wrong.append(
+            f"The strategy {strategy} compares nothing, so it takes no analysis; use canary, ab_test or shadow."
+        )
     if spec.targeting and strategy not in _COMPARES:
         wrong.append(f"The strategy {strategy} divides no customers, so it takes no targeting; use canary or ab_test.")
     if spec.analysis and spec.by_hand:
@@ -64,7 +65,12 @@ def plan(
     steps = tuple(Step(round(weight * PER_PERCENT), timedelta(seconds=hold)) for weight, hold in asked)
     if strategy is Strategy.SHADOW:  # its weight is the share that is copied; customers get none of it
         hold = sum((step.hold for step in steps), timedelta(0))
-        return Plan(strategy, (Step(0, hold),), shadow_weight=steps[0].weight if spec.steps else BUCKETS), tuple(wrong)
+        weight = steps[0].weight if spec.steps else BUCKETS
+        kept = declared.analysis if declared and declared.strategy == "shadow" else None
+        chosen = None if spec.by_hand else spec.analysis or kept or plans.SHADOW
+        if chosen is not None:
+            wrong += plans.problems(chosen, analysis.declared(config), strategy=strategy, prometheus=prometheus)
+        return Plan(strategy, (Step(0, hold),), shadow_weight=weight, analysis=chosen), tuple(wrong)
     chosen = None if spec.by_hand else spec.analysis or (declared.analysis if declared else None) or AnalysisPlan()
     made = Plan(strategy, steps, bake, limit, analysis=chosen, targeting=targeting.targeting(spec.targeting, salt))
     wrong += _targeted(made)
@@ -73,6 +79,12 @@ def plan(
         said = analysis.declared(config)
         wrong += plans.problems(chosen, said, strategy=strategy, prometheus=prometheus)
     return made, tuple(wrong)
+
+
+def strategy_of(spec: PromoteSpec, config: ModelConfig | None, *, first: bool) -> Strategy:
+    """What the request says, else model.yaml, else the usual."""
+    strategy = spec.strategy or (Strategy(config.rollout.strategy) if config and not first else None)
+    return strategy or (Strategy.IMMEDIATE if first and not spec.bake_s else Strategy.BLUE_GREEN)
 
 
 async def expected(
@@ -87,7 +99,9 @@ async def expected(
 ) -> Forecast | None:
     """How long it would take at the traffic of the last day, as far as the plan's metrics can be used: what is wrong
     with others is no reason to be silent about these. None: nothing is decided by evidence."""
-    if made.analysis is None or not plans.has_alpha(made.analysis):
+    if made.analysis is None or made.strategy is Strategy.SHADOW:  # a shadow's pairs are no arms
+        return None
+    if not plans.has_alpha(made.analysis):
         return None
     said = analysis.declared(config)
     usable = [metric for metric in made.analysis.metrics if not plans.wrong(metric, said, prometheus=prometheus)]

@@ -1,7 +1,7 @@
 """Promotion: load what is known, let the domain decide, write what should be true from now on."""
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,15 +15,14 @@ from control_plane.contracts.rollouts import PlanView, PromoteSpec, StageChangeV
 from control_plane.domain import stages
 from control_plane.domain.analysis import forecast
 from control_plane.domain.model_config import ModelConfig
-from control_plane.domain.rollouts import Plan, Rollout
+from control_plane.domain.replay.gate import ReplayGate
+from control_plane.domain.rollouts import Plan, Rollout, Strategy
 from control_plane.domain.stages import Decision, OpenRollout, Stage
 from control_plane.errors import GatesNotMet, InvalidInput, NotFound, RolloutOpen
-from control_plane.services import cutover, evidence, planning, targeting
-from control_plane.services.cutover import Cause
+from control_plane.services import cutover, evidence, planning, replays, targeting
+from control_plane.services.cutover import NO_REASON, Cause
 from control_plane.services.evidence import Defaults
 from control_plane.settings import Releases
-
-NO_REASON = "No reason was given."
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ async def ready(
 ) -> tuple[ModelRow, ModelVersionRow, Plan]:
     """The model, locked, the version chosen and the whole plan, if a promotion could begin now; raises as it would."""
     model = await versions.model(session, name, lock=True)
-    row, decision = await _chosen(session, model, spec.version, policy.defaults)
+    row, decision = await _chosen(session, model, spec, policy.defaults, now=now)
     config = evidence.config(row)[0]
     plan, wrong = await _planned(session, model, spec, config, policy)
     expected = await _expected(session, name, plan, config, policy, now=now)
@@ -107,7 +106,7 @@ async def stageable(session: AsyncSession, name: str, to: Stage, spec: PromoteSp
 async def preview(session: AsyncSession, name: str, spec: PromoteSpec, *, policy: Policy, now: datetime) -> PlanView:
     """What `to_production` would do, and everything that is in its way. Nothing is written."""
     model = await versions.model(session, name)
-    row, decision = await _chosen(session, model, spec.version, policy.defaults)
+    row, decision = await _chosen(session, model, spec, policy.defaults, now=now)
     config = evidence.config(row)[0]
     plan, wrong = await _planned(session, model, spec, config, policy)
     expected = await _expected(session, name, plan, config, policy, now=now)
@@ -136,19 +135,30 @@ async def to_stage(
 
 
 async def decide(
-    session: AsyncSession, model: ModelRow, row: ModelVersionRow, defaults: Defaults, *, alone: bool = False
+    session: AsyncSession,
+    model: ModelRow,
+    row: ModelVersionRow,
+    defaults: Defaults,
+    *,
+    alone: bool = False,
+    replay: ReplayGate | None = None,
+    now: datetime | None = None,
 ) -> Decision:
-    """What a promotion of `row` to Production would be answered now. `alone`: whatever rollout is open."""
+    """What a promotion of `row` to Production would be answered now. `alone`: whatever rollout is open; `replay`: what
+    a replay has to show, instead of model.yaml's gate."""
     production = model.production_version
-    incumbent = None
+    incumbent, replayed = None, tuple[str, ...]()
     if production is not None and production != row.version:
-        incumbent = evidence.incumbent(await versions.version(session, model.name, production), row)
-    return stages.decide_promotion(
+        before = await versions.version(session, model.name, production)
+        incumbent = evidence.incumbent(before, row)
+        replayed = await replays.reasons(session, row, before, replay, now=now or datetime.now(UTC))
+    decision = stages.decide_promotion(
         evidence.candidate(row),
         evidence.gates(row, defaults),
         incumbent=incumbent,
         rollout=None if alone else await _open(session, model.name),
     )
+    return Decision((*decision.reasons, *replayed))
 
 
 async def _planned(
@@ -170,19 +180,33 @@ async def _expected(
 
 
 async def _chosen(
-    session: AsyncSession, model: ModelRow, named: str | None, defaults: Defaults
+    session: AsyncSession, model: ModelRow, spec: PromoteSpec, defaults: Defaults, *, now: datetime
 ) -> tuple[ModelVersionRow, Decision]:
     """The version named; else the newest one after Production that passes; else the newest, to tell why not."""
-    if named is not None:
-        row = await versions.version(session, model.name, named)
-        return row, await decide(session, model, row, defaults)
+
+    async def decided(row: ModelVersionRow) -> Decision:
+        strategy = planning.strategy_of(spec, evidence.config(row)[0], first=model.production_version is None)
+        if strategy is Strategy.SHADOW:
+            return await _shadow(session, model, row)
+        return await decide(session, model, row, defaults, replay=spec.replay, now=now)
+
+    if spec.version is not None:
+        row = await versions.version(session, model.name, spec.version)
+        return row, await decided(row)
     floor = int(model.production_version or 0)
     rows = [row for row in await versions.versions(session, model.name) if int(row.version) > floor]
-    tried = [(row, await decide(session, model, row, defaults)) for row in rows if row.deleted_at is None]
+    tried = [(row, await decided(row)) for row in rows if row.deleted_at is None]
     if not tried:
         newer = f" newer than Production version {floor}" if floor else ""
         raise NotFound(f"Model {model.name} has no version{newer} to promote.", model=model.name)
     return next((pair for pair in tried if pair[1].allowed), tried[0])
+
+
+async def _shadow(session: AsyncSession, model: ModelRow, row: ModelVersionRow) -> Decision:
+    incumbent = None
+    if model.production_version is not None:
+        incumbent = evidence.incumbent(await versions.version(session, model.name, model.production_version), row)
+    return stages.decide_shadow(evidence.candidate(row), incumbent=incumbent, rollout=await _open(session, model.name))
 
 
 async def _named_or_newest(session: AsyncSession, name: str, named: str | None, to: Stage) -> ModelVersionRow:

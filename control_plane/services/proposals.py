@@ -29,7 +29,7 @@ from control_plane.domain.stages import Stage
 from control_plane.errors import Conflict
 from control_plane.services import evidence, policies, promotion, rollback, rollouts, traffic
 from control_plane.services import jobs as job_service
-from control_plane.services.cutover import Cause
+from control_plane.services.cutover import NO_REASON, Cause
 from control_plane.services.promotion import Policy
 
 Done = Entry | JobView | TrafficView | StageChangeView | PolicyView
@@ -54,7 +54,7 @@ class Proposal:
 
 def promote(model: str, spec: PromoteSpec) -> Proposal:
     request = spec.model_dump(mode="json", exclude_none=True)
-    return Proposal(Operation.PROMOTE, model, request, spec.reason or promotion.NO_REASON)
+    return Proposal(Operation.PROMOTE, model, request, spec.reason or NO_REASON)
 
 
 def deploy(model: str, spec: PromoteSpec) -> Proposal:

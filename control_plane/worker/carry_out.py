@@ -216,6 +216,8 @@ def _command(row: JobRow, settings: WorkerSettings) -> list[str] | None:
         return [sys.executable, "-m", "control_plane.ingest.eraser", str(row.id)]
     if row.kind == "report":
         return [sys.executable, "-m", "control_plane.worker.reporter", str(row.id)]
+    if row.kind == "replay":
+        return [sys.executable, "-m", "control_plane.ingest.replayer", str(row.id)]
     if row.kind == "archive":
         return [sys.executable, "-m", "control_plane.ingest.archiver"]
     if row.kind != "train" or row.model is None:

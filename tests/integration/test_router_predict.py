@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import msgspec
@@ -191,6 +192,8 @@ async def test_shadow_copies_are_recorded_and_never_touch_the_answer(home: Path,
     copies = [r for r in records(home) if r.shadow]
     assert sorted(r.status for r in copies) == ["invalid", "ok", "timeout"]
     assert {(r.served_version, r.served_variant, r.assigned_variant) for r in copies} == {("2", "shadow", None)}
+    answered = {UUID(r.prediction_id).int for r in records(home) if not r.shadow}
+    assert {UUID(r.prediction_id).int ^ 1 for r in copies} == answered, "a copy's id is its request's but for a bit"
 
 
 async def test_a_unit_keeps_its_variant_and_the_split_is_the_one_asked_for(home: Path, servers: Servers) -> None:

@@ -25,6 +25,7 @@ _PROCESSES = {
     "IngesterSettings": "ingester",
     "ArchiverSettings": "archiver",
     "ReporterSettings": "reporter",
+    "ReplayerSettings": "replayer",
 }
 
 

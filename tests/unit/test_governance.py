@@ -17,6 +17,7 @@ def test_the_roles_are_exactly_these() -> None:
         Action.STEER_ROLLOUT: "operator approver admin",
         Action.SET_TRAFFIC: "operator approver admin",
         Action.RETRAIN: "operator approver admin",
+        Action.REPLAY: "operator approver admin",
         Action.CANCEL_JOB: "operator approver admin",
         Action.WAKE: "operator approver admin",
         Action.READ_AUDIT: "approver admin auditor",

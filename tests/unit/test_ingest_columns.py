@@ -27,7 +27,14 @@ GRID = fold.reference(
     cells=fold.Cells(bins=4),
     prediction=(FeatureType.NUMBER, np.linspace(0, 1, 15)),
 )
-ODD = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=3), st.just([1]))
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=3),
+    st.just([1]),
+)
 USUAL = st.fixed_dictionaries(
     {},
     optional={

@@ -128,7 +128,7 @@ def statement(group: Group, truth: Truth) -> tuple[str, dict[str, object]]:
                 if measure.before is not None:
                     values[f"before{at}"] = measure.before
                     outcomes.append(f"{_of_kind(_before(at), yes_no=measure.yes_no)} AS x{at}")
-            case Source.PROMQL:
+            case Source.PROMQL | Source.DISAGREEMENT:
                 raise ValueError(f"{measure.name} is not read from records")
     columns = [f"m{at}" for at in range(len(group.measures))]
     costs = {f"m{at}" for at, measure in enumerate(group.measures) if measure.source is Source.COST}

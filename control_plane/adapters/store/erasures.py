@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adapters.store.ingest_counts import hashed_unit
-from control_plane.adapters.store.tables import ErasureRow, RolloutRow, SecretRow
+from control_plane.adapters.store.tables import ErasureRow, PredictionRow, RolloutRow, SecretRow
 
 REMEMBERED = timedelta(days=90)  # how late a record may come out of a spool and still be erased
 _WRITING = 7_305_004  # advisory: held shared by whoever stores predictions or outcomes, until it commits
@@ -124,6 +124,13 @@ async def end(session: AsyncSession, job_id: UUID, report: Mapping[str, Any], *,
 
 async def models_of(session: AsyncSession, unit_id: str) -> list[str]:
     return sorted(await session.scalars(text(_MODELS), {"unit": unit_id}))
+
+
+async def identities(session: AsyncSession, model: str, unit_id: str) -> list[str]:
+    """Of the unit's predictions in Postgres."""
+    row = PredictionRow
+    query = select(row.prediction_id).where(row.model == model, row.unit_id == unit_id)
+    return [str(found) for found in await session.scalars(query)]
 
 
 async def unlink(session: AsyncSession, unit_id: str) -> None:

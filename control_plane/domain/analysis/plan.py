@@ -6,6 +6,7 @@ error_rate     share of a customer's requests that failed or were answered by th
 latency        share of a customer's requests slower than `limit_ms` (model.yaml's slo.p95_ms): p95 is below the limit
                exactly while this share is below 5 %
 score          mean score of a customer; as a guardrail it may move by at most `margin` in either direction
+disagreement   of a shadow: share of customers whose request the two versions decided otherwise
 label_error    share of a customer's labelled predictions that were wrong, by the version that answered
 cost           mean cost of a customer's labelled predictions by `costs` of model.yaml, by the version that answered
 recall         share of the true positives that were decided so: customers' hits over customers' positives
@@ -24,11 +25,13 @@ from typing import ClassVar, Literal
 
 LEAST_INTERVAL_S = 0.2
 REQUESTS = "requests"  # as a denominator: how often the customer asked in the observation
-_BUILT_IN = ("error_rate", "latency", "score", "label_error", "cost", "recall", "auc", "average_precision")
+_OF_REQUESTS = ("error_rate", "latency", "score", "disagreement")
+_BUILT_IN = (*_OF_REQUESTS, "label_error", "cost", "recall", "auc", "average_precision")
+PAIRED = _OF_REQUESTS  # what a shadow is judged by
 _OF_LABELS = frozenset({"label_error", "cost", "recall", "auc", "average_precision"})
 _OF_CLASSES = frozenset({"recall", "auc", "average_precision"})  # of binary problems, and more is better
 _MARGINS = {
-    "error_rate": 0.01, "latency": 0.05, "score": 0.1, "label_error": 0.02,
+    "error_rate": 0.01, "latency": 0.05, "score": 0.1, "disagreement": 0.05, "label_error": 0.02,
     "recall": 0.05, "auc": 0.02, "average_precision": 0.05,
 }  # fmt: skip
 _LONGEST_BEFORE_S = 90 * 86_400.0
@@ -49,6 +52,7 @@ class Source(StrEnum):
     ERROR_RATE = "error_rate"
     LATENCY = "latency"
     SCORE = "score"
+    DISAGREEMENT = "disagreement"
     LABEL_ERROR = "label_error"
     COST = "cost"
     RECALL = "recall"
@@ -125,6 +129,9 @@ class AnalysisPlan(_Declared):
     def judged(self) -> tuple[Metric, ...]:
         """Metrics that decide by comparison; alpha is divided among them."""
         return tuple(m for m in self.metrics if m.role is not Role.REPORT and m.source is not Source.PROMQL)
+
+
+SHADOW = AnalysisPlan(metrics=tuple(Metric(name) for name in PAIRED))  # of a shadow that names none
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +236,11 @@ def problems(plan: AnalysisPlan, declared: Declared, *, strategy: str, prometheu
         found.append(f"analysis.metrics: one goal decides, not {len(goals)} ({', '.join(goals)}).")
     if strategy == "ab_test" and not goals:
         found.append("analysis.metrics: an ab_test needs a metric with the role goal; without one use canary.")
+    if strategy == "shadow":
+        unpaired = [metric.name for metric in plan.metrics if metric.name not in PAIRED or metric.role is Role.GOAL]
+        found += [f"analysis.metrics.{n}: a shadow is judged by guardrails {', '.join(PAIRED)}." for n in unpaired]
+    elif "disagreement" in names:
+        found.append("analysis.metrics.disagreement: only a shadow answers the requests that others answer.")
     if not has_alpha(plan):
         found.append("analysis.alpha: must be above 0 and below 0.5.")
     for name, low in (

@@ -25,6 +25,7 @@ class Action(StrEnum):
     STEER_ROLLOUT = "rollout.steer"  # pause, resume, abort, promote by hand
     SET_TRAFFIC = "traffic.set"
     RETRAIN = "retrain"
+    REPLAY = "replay"  # a candidate over logged traffic; changes nothing
     CANCEL_JOB = "job.cancel"
     MAKE_REPORT = "report.make"
     READ_AUDIT = "audit.read"
@@ -66,6 +67,7 @@ _OPERATE = _READ | {
     Action.STEER_ROLLOUT,
     Action.SET_TRAFFIC,
     Action.RETRAIN,
+    Action.REPLAY,
     Action.CANCEL_JOB,
     Action.MAKE_REPORT,
     Action.PREDICT,

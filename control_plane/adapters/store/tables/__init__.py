@@ -45,6 +45,7 @@ from control_plane.adapters.store.tables.policies import (
 )
 from control_plane.adapters.store.tables.registry import AliasRow, ModelRow, ModelVersionRow, StageEventRow
 from control_plane.adapters.store.tables.releases import DeploymentRow, ExposureRow, RolloutRow, RouterRow, SnapshotRow
+from control_plane.adapters.store.tables.replays import ReplayRow
 from control_plane.adapters.store.tables.reports import ReportRow
 
 __all__ = [
@@ -83,6 +84,7 @@ __all__ = [
     "PredictionRow",
     "PrincipalRow",
     "QualityRow",
+    "ReplayRow",
     "ReportRow",
     "RolloutLookRow",
     "RolloutRow",
