@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
@@ -58,10 +58,10 @@ def _whole(value: Any) -> Any:
         case float() if value.is_integer() and abs(value) <= _EXACT:
             return int(value)
         case dict():
-            members: dict[str, Any] = value
+            members = cast("dict[str, Any]", value)
             return {name: _whole(item) for name, item in members.items()}
         case list():
-            items: list[Any] = value
+            items = cast("list[Any]", value)
             return [_whole(item) for item in items]
         case _:
             return value
@@ -76,11 +76,11 @@ def _unstorable(value: Any) -> Iterator[tuple[_Place, str]]:
             case dict() | list() if len(place) >= _DEEPEST:
                 yield place[:3], f"must not be nested deeper than {_DEEPEST} levels"
             case dict():
-                members: dict[str, Any] = found
+                members = cast("dict[str, Any]", found)
                 waiting += [((*place, name), item) for name, item in members.items()]
                 waiting += [(place, name) for name in members]
             case list():
-                items: list[Any] = found
+                items = cast("list[Any]", found)
                 waiting += [((*place, number), item) for number, item in enumerate(items)]
             case str() if "\0" in found:
                 yield place, "must not contain the character U+0000"

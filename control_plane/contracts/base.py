@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, Generic, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic.config import JsonDict
 
 from control_plane.domain.assignment import BUCKETS
 
@@ -23,7 +24,7 @@ Percent = Annotated[float, Field(ge=0, le=100, multiple_of=0.01)]  # 0.01 is one
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,9}$")]  # MLflow's integer as a string
 Text = Annotated[str, AfterValidator(_storable)]
-NOT_BLANK = {"pattern": r"\S"}  # for the document: space around a text is taken away before it is looked at
+NOT_BLANK: JsonDict = {"pattern": r"\S"}  # for the document: space around a text is taken away before it is looked at
 Reason = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000),

@@ -122,8 +122,7 @@ def _ratio(parts: Floats, rows: Floats) -> Interval:
 def _spread(sums: Sums, side: int) -> Spread:
     steps = sorted(sums.grids[side].items())
     counts = np.cumsum([count for _, count in steps])
-    found: list[int] = np.searchsorted(counts, np.array((0.05, 0.25, 0.5, 0.75, 0.95)) * counts[-1]).tolist()
-    at = [steps[number][0] for number in found]
+    at = [steps[int(np.searchsorted(counts, share * counts[-1]))][0] for share in (0.05, 0.25, 0.5, 0.75, 0.95)]
     mean = float(sums.scores[:, side + 1].sum() / sums.scores[:, 0].sum())
     p05, p25, p50, p75, p95 = (middle_of(step, sums.problem) for step in at)
     return Spread(mean, p05, p25, p50, p75, p95)
