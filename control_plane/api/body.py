@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
@@ -54,14 +54,14 @@ _EXACT = 2**53  # up to which every whole number is a float, too
 
 def _whole(value: Any) -> Any:
     """JSON has one kind of number: 54.0 is the integer 54."""
+    members: dict[str, Any] = value
+    items: list[Any] = value
     match value:
         case float() if value.is_integer() and abs(value) <= _EXACT:
             return int(value)
         case dict():
-            members = cast("dict[str, Any]", value)
             return {name: _whole(item) for name, item in members.items()}
         case list():
-            items = cast("list[Any]", value)
             return [_whole(item) for item in items]
         case _:
             return value
@@ -72,15 +72,15 @@ def _unstorable(value: Any) -> Iterator[tuple[_Place, str]]:
     waiting: list[tuple[_Place, Any]] = [((), value)]
     while waiting:
         place, found = waiting.pop()
+        members: dict[str, Any] = found
+        items: list[Any] = found
         match found:
             case dict() | list() if len(place) >= _DEEPEST:
                 yield place[:3], f"must not be nested deeper than {_DEEPEST} levels"
             case dict():
-                members = cast("dict[str, Any]", found)
                 waiting += [((*place, name), item) for name, item in members.items()]
                 waiting += [(place, name) for name in members]
             case list():
-                items = cast("list[Any]", found)
                 waiting += [((*place, number), item) for number, item in enumerate(items)]
             case str() if "\0" in found:
                 yield place, "must not contain the character U+0000"
