@@ -91,7 +91,8 @@ PAGES = {
     "GET /pages/approvals/{approval_id}": READ,
     "POST /pages/approvals/{approval_id}/{verb}": "approver admin",
 }
-IDS = dict.fromkeys(("rollout_id", "job_id", "key_id", "prediction_id", "approval_id", "report_id"), str(UUID(int=7)))
+_IDS = ("rollout_id", "job_id", "key_id", "prediction_id", "approval_id", "report_id", "replay_id")
+IDS = dict.fromkeys(_IDS, str(UUID(int=7)))
 FILLED = IDS | {
     "model": "fraud",
     "version": "1",
