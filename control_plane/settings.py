@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -202,7 +202,72 @@ class ReplayerSettings(_Store, _Archive, _Registry):
     replay_processes: int = Field(2, ge=2, le=64)  # that score at the same time, one in two for either version
 
 
-class WorkerSettings(_Store, _Scraped, _Registry, Releases, _Drift, _Archive, _Cluster):
+Tls = Literal["starttls", "tls", "none"]
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Receiver(BaseModel):
+    """Who is told, and of what: `severity` and above, of models and events (report.made, ...) that match a pattern."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
+    kind: Literal["slack", "webhook", "email"]
+    severity: Literal["info", "warning", "critical"] = "info"
+    models: tuple[str, ...] = ("*",)
+    events: tuple[str, ...] = ("*",)
+    url: SecretStr | None = None  # of a webhook; of email host or host:port
+    url_file: AbsolutePath | None = None
+    secret: SecretStr | None = None  # signs a webhook; of email the password
+    secret_file: AbsolutePath | None = None
+    to: tuple[str, ...] = ()
+    sender: str = "mlcp@localhost"
+    user: str | None = None
+    tls: Tls = "starttls"
+    ca_file: AbsolutePath | None = None  # PEM, of a mail server with a certificate of your own
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Receiver":
+        if (self.url is None) == (self.url_file is None):
+            raise ValueError(f"receiver {self.name}: exactly one of url and url_file")
+        if self.kind == "email" and not self.to:
+            raise ValueError(f"receiver {self.name}: to, the addresses")
+        host = (self.url.get_secret_value() if self.url else "").partition(":")[0]
+        if self.kind == "email" and self.tls == "none" and host not in _LOOPBACK:
+            raise ValueError(f"receiver {self.name}: tls none is for a mail server on this host alone")
+        return self
+
+    def address(self) -> str:
+        """Read when it is used. OSError: the file cannot be."""
+        return _secret(self.url, self.url_file) or ""
+
+    def shared_secret(self) -> str | None:
+        return _secret(self.secret, self.secret_file)
+
+
+def _secret(value: SecretStr | None, file: Path | None) -> str | None:
+    return value.get_secret_value() if value else file.read_text().strip() if file else None
+
+
+class Receivers(_Process):
+    """Whom the worker tells."""
+
+    receivers: tuple[Receiver, ...] = ()  # as JSON, or [[receivers]] in mlcp.toml: docs/howto/notify.md
+    public_url: str | None = None  # how people reach the API, for links in messages; None: messages have no link
+    slack_webhook_url: SecretStr | None = Field(  # a receiver named slack that is told everything
+        None, validation_alias=_alias("slack_webhook_url", "SLACK_WEBHOOK_URL")
+    )
+    email_smtp_server: SecretStr | None = Field(  # host or host:port; with email_to a receiver named email
+        None, validation_alias=_alias("email_smtp_server", "EMAIL_SMTP_SERVER")
+    )
+    email_to: str | None = None  # addresses, separated by commas
+    email_from: str = "mlcp@localhost"  # the sender
+    email_user: str | None = None  # at the mail server
+    email_password: SecretStr | None = None  # at the mail server
+    email_tls: Tls = "starttls"  # tls: from the first byte; none: on this host alone
+
+
+class WorkerSettings(_Store, _Scraped, _Registry, Releases, _Drift, _Cluster, _Archive, Receivers):
     """The job queue's process: training, replay, reports, notifications, archiving, a look at drift every minute."""
 
     trainer: Literal["local", "kubernetes"] = "local"  # where training runs: a child process, or a Job of the cluster

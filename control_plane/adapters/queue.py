@@ -24,6 +24,7 @@ _LOCK = 7_305_006  # advisory, while the schema is made
 _TASK = "carry_out"
 _MONITOR = "monitor"  # also the queue of what the clock asks for
 _QUEUE_OF = {"report": "reports", "notify": "notify"}  # what no training of hours may hold up, nor each other
+_RECEIVERS_AT_ONCE = 8
 _HOURLY = "hourly"
 _AT = "12 * * * *"  # after the hour: its last records have reached Postgres
 _HEARTBEAT_S = 2.0
@@ -47,11 +48,15 @@ class Queue:
     def __init__(self, app: procrastinate.App) -> None:
         self._app = app
 
-    async def put(self, job_id: UUID, kind: str) -> None:
-        """Have the job carried out once. Putting it again while it waits changes nothing."""
-        lock, queue = str(job_id), _QUEUE_OF.get(kind, "default")
+    async def put(self, job_id: UUID, kind: str, receiver: str | None = None) -> None:
+        """Have the job carried out once. Putting it again while it waits changes nothing.
+
+        Jobs of one `receiver` are carried out one after the other: a slow one takes no more than one place.
+        """
+        one, queue = None if receiver is None else f"receiver {receiver}", _QUEUE_OF.get(kind, "default")
+        task = self._app.configure_task(_TASK, queueing_lock=str(job_id), queue=queue, lock=one)
         try:
-            await self._app.configure_task(_TASK, queueing_lock=lock, queue=queue).defer_async(job_id=str(job_id))
+            await task.defer_async(job_id=str(job_id))
         except AlreadyEnqueued:
             return
         except ConnectorException as exc:
@@ -97,7 +102,7 @@ class Queue:
         async with asyncio.TaskGroup() as group:
             group.create_task(worker("default", concurrency), name="jobs")
             group.create_task(worker("reports", 1), name="reports")
-            group.create_task(worker("notify", 4), name="notify")
+            group.create_task(worker("notify", _RECEIVERS_AT_ONCE), name="notify")
             group.create_task(worker(_MONITOR, 1), name="monitor")
 
 

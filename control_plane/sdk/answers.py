@@ -21,6 +21,7 @@ from control_plane.contracts.models import (
     VersionDetail,
     VersionView,
 )
+from control_plane.contracts.notices import DeliveryView, NoticeTold
 from control_plane.contracts.outcomes import OutcomesAccepted, OutcomeSpec
 from control_plane.contracts.policies import DecisionView, HaltView, PolicyPlanView, PolicyView
 from control_plane.contracts.replays import ReplayView
@@ -33,6 +34,7 @@ __all__ = [
     "AuditVerification",
     "AuditView",
     "DecisionView",
+    "DeliveryView",
     "DriftView",
     "HaltView",
     "HealthView",
@@ -42,6 +44,7 @@ __all__ = [
     "KeyCreated",
     "KeyView",
     "ModelView",
+    "NoticeTold",
     "OutcomeSpec",
     "OutcomesAccepted",
     "Page",

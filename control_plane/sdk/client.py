@@ -104,6 +104,8 @@ class ControlPlane(SyncTransport):
     report = method(governed.report)
     make_report = method(governed.make_report)
     report_schema = method(governed.report_schema)
+    notifications = method(governed.notifications)
+    try_notification = method(governed.try_notification)
     report_json = download(governed.report_json)
     report_pdf = download(governed.report_pdf)
 
@@ -207,6 +209,8 @@ class AsyncControlPlane(AsyncTransport):
     report = coroutine(governed.report)
     make_report = coroutine(governed.make_report)
     report_schema = coroutine(governed.report_schema)
+    notifications = coroutine(governed.notifications)
+    try_notification = coroutine(governed.try_notification)
     report_json = async_download(governed.report_json)
     report_pdf = async_download(governed.report_pdf)
 

@@ -15,10 +15,12 @@ if TYPE_CHECKING:  # `binding` resolves these from `answers` when an answer is t
         AuditVerification,
         AuditView,
         DecisionView,
+        DeliveryView,
         HaltView,
         JobView,
         KeyCreated,
         KeyView,
+        NoticeTold,
         Page,
         PolicyPlanView,
         PolicyView,
@@ -219,6 +221,16 @@ def report_json(report_id: UUID | str) -> Call[bytes]:
 def report_pdf(report_id: UUID | str) -> Call[bytes]:
     """The same as PDF."""
     return read(f"{path('reports', report_id)}.pdf")
+
+
+def notifications(*, model: str | None = None, limit: int = 50, cursor: str | None = None) -> Call[Page[DeliveryView]]:
+    """What people were told, one line per receiver, newest first, and whether it reached them."""
+    return read("/notifications", model=model, limit=limit, cursor=cursor)
+
+
+def try_notification(*, reason: str, severity: str = "info", key: str | None = None) -> Call[NoticeTold]:
+    """Tell the receivers of a severity that this is a trial; then look at `notifications`."""
+    return write("POST", "/notifications/try", body(severity=severity, reason=reason), key=key)
 
 
 def report_schema() -> Call[dict[str, Any]]:

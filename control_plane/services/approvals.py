@@ -21,9 +21,10 @@ from control_plane.adapters.store.tables import ApprovalRow
 from control_plane.contracts.approvals import ApprovalView, VoteView
 from control_plane.domain.governance import approvals, policy
 from control_plane.domain.governance.approvals import Approval, State, Voter
-from control_plane.domain.governance.policy import Operation, Ruling, Tier
+from control_plane.domain.governance.policy import Operation, Ruling, Severity, Tier
+from control_plane.domain.notices import Notice
 from control_plane.errors import ControlPlaneError, Forbidden, StaleRevision
-from control_plane.services import approval_words, policies, proposals
+from control_plane.services import approval_words, notices, policies, proposals
 from control_plane.services.cutover import Cause
 from control_plane.services.promotion import Policy
 from control_plane.services.proposals import Done, Proposal
@@ -77,6 +78,7 @@ async def propose(
         now=now,
         expires_at=now + timedelta(seconds=ruling.expires_s),
     )
+    await _notify(session, "asked", entry, Severity.WARNING, proposal.reason, now=now)
     await _tell(session, "approval.request", None, entry, cause, [proposal.reason, ruling.why])
     return view(entry)
 
@@ -102,6 +104,8 @@ async def approve(
         done = await proposals.carry_out(session, _proposal(entry.row), policy=platform, cause=by, now=now)
         result = proposals.result(done)
     saved = await store.save(session, entry, new, result=result, now=now)
+    if new.state is State.APPROVED:
+        await _notify(session, new.state, saved, Severity.INFO, reason, now=now)
     await wake.notify(session, f"approval {approval_id}")
     await _tell(session, "approval.approve", entry, saved, cause, [reason])
     return view(saved)
@@ -183,10 +187,27 @@ async def _end(
     session: AsyncSession, action: str, entry: Entry, new: Approval, cause: Cause, reason: str, *, now: datetime
 ) -> ApprovalView:
     saved = await store.save(session, entry, new, now=now)
+    severity = Severity.CRITICAL if new.state in approvals.ESCALATES else Severity.INFO
+    await _notify(session, new.state, saved, severity, reason, now=now)
     await _tell(session, action, entry, saved, cause, [reason])
     if new.state in approvals.ESCALATES:
         log.warning("approval.escalated", approval=str(entry.row.id), model=entry.row.model, why=new.why)
     return view(saved)
+
+
+async def _notify(
+    session: AsyncSession, what: str, entry: Entry, severity: Severity, reason: str, *, now: datetime
+) -> None:
+    row = entry.row
+    title = f"Approval {what}: {row.operation.replace('_', ' ')}" + (f" of {row.model}" if row.model else "")
+    lines = (*approval_words.will(json.loads(row.content)), f"Asked for by {row.author}: {row.reason}")
+    if what == "asked":
+        lines = (*lines, f"It needs {row.quorum} more, until {row.expires_at:%Y-%m-%d %H:%M} UTC.")
+    else:
+        lines = (*lines, f"{what.capitalize()}: {reason}")
+    path = f"/pages/approvals/{row.id}"
+    notice = Notice(f"approval:{row.id}:{what}", f"approval.{what}", severity, row.model, title, lines, path)
+    await notices.tell(session, notice, now=now)
 
 
 def _proposal(row: ApprovalRow) -> Proposal:

@@ -27,9 +27,10 @@ from control_plane.domain.audit import Actor
 from control_plane.domain.governance import checks, decide, policy
 from control_plane.domain.governance.decide import Outcome, Signal, Situation, Status
 from control_plane.domain.governance.policy import TELLS, Operation, Policy, Severity, Source
+from control_plane.domain.notices import Notice
 from control_plane.domain.rollouts import Phase
 from control_plane.errors import Conflict, ControlPlaneError, NotFound
-from control_plane.services import approvals, performance, policies, promotion, proposals, signals
+from control_plane.services import approvals, notices, performance, policies, promotion, proposals, signals
 from control_plane.services.cutover import Cause
 from control_plane.services.proposals import Proposal
 
@@ -113,6 +114,8 @@ async def act_one(session: AsyncSession, act_id: UUID, *, platform: promotion.Po
     check_at = None
     if operation in TELLS:
         log.warning("policy.notify", model=act.model, operation=operation, why=act.why)
+        if operation is Operation.NOTIFY:
+            await notices.tell(session, await _notice(session, act), now=now)
         await audit.append(
             session,
             f"policy.{operation}",
@@ -241,6 +244,14 @@ async def shown(session: AsyncSession, *, before: UUID | None, limit: int, model
         facts |= {"text": decision.get("text", "Not decided yet."), "inputs": decision.get("inputs", {})}
         found.append(DecisionView.model_validate(facts | {"acts": mine}))
     return found
+
+
+async def _notice(session: AsyncSession, act: PolicyActRow) -> Notice:
+    row = await store.load(session, act.signal_id)
+    said: dict[str, Any] = row.decision or {}
+    title = f"{said.get('diagnosis', row.name)}: {row.name}" + (f" of {act.model}" if act.model else "")
+    severity, lines = Severity(said.get("severity", row.severity)), (str(said.get("text", act.why)),)
+    return Notice(f"act:{act.id}", "signal.notify", severity, act.model, title, lines)
 
 
 async def _proposal(session: AsyncSession, act: PolicyActRow) -> Proposal:

@@ -22,7 +22,7 @@ from control_plane.domain.retraining import Source
 from control_plane.errors import ControlPlaneError, InvalidConfig, NotFound
 from control_plane.services import gathering, retraining
 from control_plane.settings import WorkerSettings
-from control_plane.worker import cluster_jobs, subprocesses
+from control_plane.worker import cluster_jobs, notifier, subprocesses
 from control_plane.worker.subprocesses import Run
 
 _LOOK_S = 0.5  # at cancellation requests, and the shortest time between two writes of progress
@@ -55,6 +55,9 @@ class Carrier:
         log.info("job begun", job=str(job_id), kind=row.kind, model=row.model)
         deadline = time.monotonic() + self.settings.job_timeout_s
         try:
+            if row.kind == "notify":
+                await notifier.carry_out(self.settings, self.sessions, row)
+                return
             if row.kind == "train" and row.args.get("source"):
                 ended = await self._retrain(row, path, deadline)
             elif (argv := _command(row, self.settings)) is not None:

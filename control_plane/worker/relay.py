@@ -20,15 +20,16 @@ log = structlog.get_logger()
 async def look(sessions: async_sessionmaker[AsyncSession], queue: Queue) -> None:
     async with sessions() as session:
         waiting = await work.wanted(session)
-    for job_id, kind in waiting:
-        await queue.put(job_id, kind)
+    for job_id, kind, receiver in waiting:
+        await queue.put(job_id, kind, receiver)
         async with sessions.begin() as session:
             await work.queued(session, job_id)
         log.info("job queued", job=str(job_id))
     for job_id, job in await queue.abandoned():
         async with sessions.begin() as session:
             row = await jobs.load(session, job_id, lock=True)
-            if row.state == "running" and int(row.progress.get("attempt", 1)) >= ATTEMPTS:
+            may_fail = row.kind != "notify"  # which is tried for days: some worker will have died in them
+            if row.state == "running" and may_fail and int(row.progress.get("attempt", 1)) >= ATTEMPTS:
                 why = f"The worker died {ATTEMPTS} times while it ran this job."
                 await work.end(session, job_id, "failed", now=datetime.now(UTC), error=why)
                 if row.model is not None and row.args.get("source"):

@@ -20,10 +20,12 @@ from control_plane.adapters.store import jobs, versions
 from control_plane.adapters.store import reports as report_store
 from control_plane.adapters.store.tables import JobRow, ReportRow
 from control_plane.contracts import reports as wire
+from control_plane.domain.governance.policy import Severity
+from control_plane.domain.notices import Notice
 from control_plane.domain.reports import summary
 from control_plane.domain.reports.facts import Facts, Kind, Report
 from control_plane.errors import ControlPlaneError, NotFound
-from control_plane.services import reports
+from control_plane.services import notices, reports
 from control_plane.services.evidence import Defaults
 from control_plane.settings import ReporterSettings
 from control_plane.telemetry import configure_logging
@@ -57,8 +59,13 @@ async def run(settings: ReporterSettings, job_id: UUID) -> dict[str, Any]:
             sha256=hashlib.sha256(document).hexdigest(),
             pdf_sha256=hashlib.sha256(pdf).hexdigest(),
         )
+        path = f"/api/v1/reports/{job_id}.pdf"
         async with store.transaction(sessions) as session:
             await report_store.save(session, row)
+            said = Notice(
+                f"report:{job_id}", "report.made", Severity.INFO, job.model, found.title, report.summary, path
+            )
+            await notices.tell(session, said, now=datetime.now(UTC))
     finally:
         await engine.dispose()
     return {"event": "made", "report": str(job_id), "title": found.title, "summary_by": report.summary_by}

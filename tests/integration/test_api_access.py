@@ -66,6 +66,8 @@ TABLE = {
     "GET /reports/{report_id}": READ,
     "GET /reports/{report_id}.json": READ,
     "GET /reports/{report_id}.pdf": READ,
+    "GET /notifications": READ,
+    "POST /notifications/try": RUN,
     "POST /outcomes": "operator approver admin predictor",
     "GET /predictions/{prediction_id}": "operator approver admin auditor",
     "GET /policies": READ,

@@ -314,3 +314,15 @@ async def test_the_page_shows_what_will_happen_and_takes_a_decision_of_its_own_f
         assert "Approved by Ben." in (await browser.get(path)).text
         assert (await browser.post(f"{path}/approve", data=form)).status_code == 409
         assert await count(prod, "rollouts") == 2
+
+
+async def test_people_are_told_of_what_waits_and_louder_of_what_was_refused(prod: Api) -> None:
+    waiting = await asked(prod)
+    await asked(prod)  # the same again is the same approval, and told once
+    assert (await say(await person(prod, "Ben"), waiting, "reject")).status_code == 200
+    async with prod.maker() as session:
+        found = await session.execute(text("SELECT event, severity, lines FROM notices ORDER BY id"))
+        told = [(event, severity, " ".join(lines)) for event, severity, lines in found]
+    assert [line[:2] for line in told] == [("approval.asked", "warning"), ("approval.rejected", "critical")]
+    assert "Asked for by Ann" in told[0][2]
+    assert "reject it" in told[1][2]

@@ -33,6 +33,10 @@ async def undecided(session: AsyncSession, *, limit: int) -> Sequence[UUID]:
     return (await session.scalars(query)).all()
 
 
+async def load(session: AsyncSession, signal_id: UUID) -> SignalRow:
+    return await session.get_one(SignalRow, signal_id)
+
+
 async def claim(session: AsyncSession, signal_id: UUID) -> SignalRow | None:
     """The signal, to be decided by this transaction alone; None if that was done."""
     await session.execute(select(func.pg_advisory_xact_lock(_LOCK)))

@@ -12,11 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.adapters.store.tables import JobRow
 
 
-async def wanted(session: AsyncSession) -> Sequence[tuple[UUID, str]]:
-    """Id and kind of jobs nobody has put into the queue yet and whose time has come, oldest first."""
+async def wanted(session: AsyncSession) -> Sequence[tuple[UUID, str, str | None]]:
+    """Id, kind and receiver of jobs nobody has put into the queue yet and whose time has come, oldest first."""
     due = or_(JobRow.not_before.is_(None), JobRow.not_before <= func.now())
-    query = select(JobRow.id, JobRow.kind).where(JobRow.state == "wanted", due).order_by(JobRow.id)
-    return [(row.id, row.kind) for row in await session.execute(query)]
+    receiver = JobRow.args["receiver"].astext
+    query = select(JobRow.id, JobRow.kind, receiver).where(JobRow.state == "wanted", due).order_by(JobRow.id)
+    return [(job, kind, named) for job, kind, named in await session.execute(query)]
 
 
 async def later(session: AsyncSession, job_id: UUID, *, at: datetime, why: str) -> None:

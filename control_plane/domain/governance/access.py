@@ -28,6 +28,7 @@ class Action(StrEnum):
     REPLAY = "replay"  # a candidate over logged traffic; changes nothing
     CANCEL_JOB = "job.cancel"
     MAKE_REPORT = "report.make"
+    TRY_NOTICE = "notice.try"  # have the receivers of notices told that this is a trial
     READ_AUDIT = "audit.read"
     READ_KEYS = "keys.read"
     MANAGE_KEYS = "keys.manage"
@@ -70,6 +71,7 @@ _OPERATE = _READ | {
     Action.REPLAY,
     Action.CANCEL_JOB,
     Action.MAKE_REPORT,
+    Action.TRY_NOTICE,
     Action.PREDICT,
     Action.WAKE,
     Action.WITHDRAW,

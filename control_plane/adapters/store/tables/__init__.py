@@ -36,6 +36,7 @@ from control_plane.adapters.store.tables.log import (
     QualityRow,
     WindowRow,
 )
+from control_plane.adapters.store.tables.notices import DeliveryRow, NoticeRow
 from control_plane.adapters.store.tables.policies import (
     HaltRow,
     PolicyActRow,
@@ -58,6 +59,7 @@ __all__ = [
     "Base",
     "BusinessRow",
     "CheckpointRow",
+    "DeliveryRow",
     "DeploymentRow",
     "DriftBlockRow",
     "DriftDayRow",
@@ -77,6 +79,7 @@ __all__ = [
     "LogHourRow",
     "ModelRow",
     "ModelVersionRow",
+    "NoticeRow",
     "OutcomeRow",
     "PageSessionRow",
     "PolicyActRow",
