@@ -144,6 +144,7 @@ async def test_each_signal_is_decided_once_and_each_act_done_once_however_many_a
     assert await count(prod, "signals WHERE decided_at IS NULL") == 0
     assert await count(prod, "audit WHERE action = 'policy.decide'") == 12
     assert await count(prod, "audit WHERE action = 'policy.notify'") == 1  # then the cool-down holds it
+    assert await count(prod, "notices WHERE event = 'signal.notify' AND severity = 'critical'") == 1
     assert await count(prod, "policy_acts WHERE state = 'wanted'") == 0
     async with prod.maker() as session:
         assert first_bad(await audit.links(session)) is None
