@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -9,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.adapters.store import jobs, wake
 from control_plane.adapters.store import notices as store
 from control_plane.adapters.store.tables import DeliveryRow, JobRow, NoticeRow
+from control_plane.contracts.jobs import JobState
 from control_plane.contracts.notices import DeliveryView
 from control_plane.domain import notices
 from control_plane.domain.governance.policy import Severity
@@ -45,7 +47,7 @@ def view(delivery: DeliveryRow, notice: NoticeRow, job: JobRow) -> DeliveryView:
         model=notice.model,
         title=notice.title,
         lines=notice.lines,
-        state=job.state,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  (the table knows no other)
+        state=cast("JobState", job.state),  # the table knows no other
         attempts=int(job.progress.get("attempt", 0)),
         error=None if done else job.error,
         at=notice.at,

@@ -87,7 +87,7 @@ async def states(maker: Sessions) -> list[tuple[str, str]]:
 async def test_a_dead_receiver_and_a_slow_one_hold_up_nobody_and_lose_nothing(
     maker: Sessions, dsn: str, home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    good, slow, dead = await WebReceiver().start(), await WebReceiver(delay_s=1).start(), await WebReceiver().start()
+    good, slow, dead = await WebReceiver().start(), await WebReceiver(delay_s=0.5).start(), await WebReceiver().start()
     await dead.stop()
     receivers = [web("dead", dead), web("slow", slow), web("good", good)]
     async with worker(dsn, home, maker, receivers):
