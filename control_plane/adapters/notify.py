@@ -124,6 +124,7 @@ def _letter(box: Mailbox, message: Message) -> EmailMessage:
 
 def _send(box: Mailbox, letter: EmailMessage) -> None:
     context = ssl.create_default_context(cafile=box.ca_file)
+    server: smtplib.SMTP
     if box.tls == "tls":
         server = smtplib.SMTP_SSL(box.host, box.port, timeout=_TIMEOUT_S, context=context)
     else:
