@@ -104,9 +104,11 @@ async def test_importances_are_of_production_unless_a_version_is_named_largest_f
     assert found == measured | {"model": "fraud", "version": "7", "features": features}
     assert list(found["features"]) == ["night", "amount"]
     await add_version(api.maker, "fraud", "8", evidence={"importances": features})  # some other trainer's own
-    for version in (None, "8", "99", "x"):  # Production of this model came without any
+    for version in (None, "8", "99"):  # Production of this model came without any
         answer = await viewer.get("/models/fraud/explain", params={"version": version} if version else {})
         assert (answer.status_code, answer.json()["type"].rpartition("/")[2]) == (404, "not-found")
+    refused = await viewer.get("/models/fraud/explain", params={"version": "x"})
+    assert (refused.status_code, refused.json()["type"].rpartition("/")[2]) == (422, "invalid-input")
 
 
 async def test_a_customers_outcome_labels_its_predictions_once_the_label_had_its_time(api: Api) -> None:
