@@ -64,10 +64,9 @@ def differs(resolved: Resolved, candidate: Looks, baseline: Looks, *, alpha: flo
     arms = (candidate, baseline)
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = sum((arm.m2 / (arm.count - 1) / arm.count for arm in arms), np.zeros(()))
-        fewer, mean = (of(*(_events(arm, shares) for arm in arms)) for of in (np.minimum, _mean))
-        events = np.where(fewer >= mean / 2, mean, fewer)
+        events = np.minimum(*(_events(arm, shares) for arm in arms))
         sd = np.sqrt(variance * candidate.count * baseline.count / (candidate.count + baseline.count))
-        tau = np.maximum(comparison.STANDARD_TAU * sd, resolved.margin)
+        tau = np.clip(comparison.STANDARD_TAU * sd, resolved.margin, comparison.MOST_MARGINS * resolved.margin)
         start = np.minimum(variance * events / sequences.LEAST_EVENTS, tau**2 / comparison.GOAL_STARTS)
         asymptotic = (events >= sequences.LEAST_EVENTS) & (variance > 0) & (variance <= start)
         grown = tau**2 / variance
@@ -115,10 +114,6 @@ def _after(found: Flags) -> Flags:
     before = np.zeros_like(found)
     before[:, 1:] = np.logical_or.accumulate(found, axis=1)[:, :-1]
     return before
-
-
-def _mean(one: Floats, other: Floats) -> Floats:
-    return (one + other) / 2
 
 
 def _events(arm: Looks, shares: bool) -> Floats:

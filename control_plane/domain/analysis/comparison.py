@@ -2,8 +2,8 @@
 
 Below 50 events per arm the betting confidence sequence (exact, bounded metrics), from there on the asymptotic one.
 Which of the two is read is decided by the arms' sizes; each covers at all times, and alpha is divided between them
-before the start: in half for metrics whose events are rare in health (errors, slow answers), one part in a hundred for
-betting on a goal, in twenty elsewhere, nothing for betting where there are no bounds to bet within.
+before the start: in half for metrics whose events are rare in health (errors, slow answers), one part in twenty for
+betting elsewhere, nothing for betting where there are no bounds to bet within.
 Source: the pages of docs/math on betting, confidence sequences and guardrails.
 """
 
@@ -19,9 +19,10 @@ from control_plane.domain.rollouts import Verdict
 
 NOTHING = Mean()
 _RARE = frozenset({Source.ERROR_RATE, Source.LATENCY})
-_EXACT_OF_RARE, _EXACT_OF_GOAL, _EXACT = 0.5, 0.01, 0.05  # share of alpha that the betting sequence has
+_EXACT_OF_RARE, _EXACT = 0.5, 0.05  # share of alpha that the betting sequence has
 STANDARD_TAU = 0.08  # of a goal, in standard deviations of one customer: tightest at about 2,500 customers per arm
-GOAL_STARTS = 2.0  # tau^2 / variance at which looks at a goal begin
+MOST_MARGINS = 3.0  # of a goal's tau: differences much larger than the one that matters are found soon anyway
+GOAL_STARTS = 3.0  # tau^2 / variance at which looks at a goal begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +71,12 @@ class Measurement:
 def effect(resolved: Resolved, candidate: Arm, baseline: Arm, *, alpha: float) -> tuple[Interval, str] | None:
     """The always-valid interval of candidate - baseline and how it came about; None while nothing can be said.
 
-    `alpha` is the metric's share. Looks of the asymptotic interval begin at 50 events per arm (`events_per_arm`), a
-    goal's not before it could decide; when that was is told from the events seen since.
+    `alpha` is the metric's share. Looks of the asymptotic interval begin at 50 events per arm, a goal's not before it
+    could decide; when that was is told from the events seen since.
     """
     arms = (candidate, baseline)
     bounds, exact = _bounds(resolved), exact_share(resolved)
-    events = events_per_arm(resolved.metric.role, *(_events(resolved, arm) for arm in arms))
+    events = min(_events(resolved, arm) for arm in arms)
     estimated = _estimates(resolved, candidate, baseline) if events >= sequences.LEAST_EVENTS else None
     if estimated is not None:
         found = samples.difference(*estimated)
@@ -94,37 +95,25 @@ def effect(resolved: Resolved, candidate: Arm, baseline: Arm, *, alpha: float) -
     )
 
 
-def events_per_arm(role: Role, candidate: float, baseline: float) -> float:
-    """What is held against 50. A goal is decided against "no difference", where both arms have as many: their mean,
-
-    if neither has less than half of it; a guardrail against its margin, where one may have none: the fewer.
-    """
-    fewer = min(candidate, baseline)
-    both = (candidate + baseline) / 2
-    return both if role is Role.GOAL and fewer >= both / 2 else fewer
-
-
 def exact_share(resolved: Resolved) -> float:
     """The part of alpha that the betting sequence has; the asymptotic one has the rest."""
     if _bounds(resolved) is None:
         return 0.0
-    if resolved.metric.source in _RARE:
-        return _EXACT_OF_RARE
-    return _EXACT_OF_GOAL if resolved.metric.role is Role.GOAL else _EXACT
+    return _EXACT_OF_RARE if resolved.metric.source in _RARE else _EXACT
 
 
 def tau_of(resolved: Resolved, variance: float, candidate: int, baseline: int) -> float:
     """Where the asymptotic interval is tightest, in the metric's unit; `variance`: of the difference, with these sizes.
 
     A guardrail is decided at its margin: the margin. A goal may be any effect: 0.08 standard deviations of a customer,
-    and at least the margin that matters.
+    within one and three of the margin that matters.
     """
     sd = math.sqrt(variance * candidate * baseline / (candidate + baseline))
     if resolved.margin <= 0:
         return STANDARD_TAU * sd
     if resolved.metric.role is not Role.GOAL:
         return resolved.margin
-    return max(STANDARD_TAU * sd, resolved.margin)
+    return min(max(STANDARD_TAU * sd, resolved.margin), MOST_MARGINS * resolved.margin)
 
 
 def compare(resolved: Resolved, candidate: Arm, baseline: Arm, *, alpha: float) -> Measurement:
