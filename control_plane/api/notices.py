@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from control_plane.adapters.store import audit, ids
 from control_plane.adapters.store import notices as store
 from control_plane.api.auth import Requires, cause
-from control_plane.api.deps import Cursor, Filter, Limit, Now, Session, uuid_cursor
+from control_plane.api.deps import Filter, IdCursor, Limit, Now, Session, uuid_cursor
 from control_plane.api.once import Key, Once
 from control_plane.api.problems import responses
 from control_plane.contracts.base import Page
@@ -29,7 +29,7 @@ async def list_notifications(
     reader: Annotated[Principal, Depends(Requires(Action.READ))],
     model: Filter = None,
     limit: Limit = 50,
-    cursor: Cursor = None,
+    cursor: IdCursor = None,
 ) -> Page[DeliveryView]:
     """Deliveries, newest first, of the models the key covers: one per notice and receiver."""
     rows = await store.page(session, before=uuid_cursor(cursor), limit=limit, model=model)

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request, Response
 
 from control_plane.api.auth import Requires, cause
-from control_plane.api.deps import Cursor, Limit, Now, Session, uuid_cursor
+from control_plane.api.deps import IdCursor, Limit, Now, Session, uuid_cursor
 from control_plane.api.once import Key, Once
 from control_plane.api.problems import responses
 from control_plane.contracts.base import Page
@@ -43,7 +43,7 @@ async def replay(
 
 
 @router.get("/replays", dependencies=[Depends(Requires(Action.READ))])
-async def list_replays(model: str, session: Session, limit: Limit = 50, cursor: Cursor = None) -> Page[ReplayView]:
+async def list_replays(model: str, session: Session, limit: Limit = 50, cursor: IdCursor = None) -> Page[ReplayView]:
     """Newest first, each in sentences; the whole report is at its id."""
     rows = list(await replays.page(session, model, before=uuid_cursor(cursor), limit=limit))
     return Page(items=rows, next=str(rows[-1].id) if len(rows) == limit else None)

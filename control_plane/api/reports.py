@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from control_plane.adapters.objects import Objects, location
 from control_plane.adapters.store import reports as store
 from control_plane.api.auth import Requires, cause, permit
-from control_plane.api.deps import Cursor, Filter, Limit, Now, Session, Settings, uuid_cursor
+from control_plane.api.deps import Filter, IdCursor, Limit, Now, Session, Settings, uuid_cursor
 from control_plane.api.once import Key, Once
 from control_plane.api.problems import responses
 from control_plane.contracts import reports as wire
@@ -34,7 +34,7 @@ async def list_reports(
     model: Filter = None,
     kind: Kind | None = None,
     limit: Limit = 50,
-    cursor: Cursor = None,
+    cursor: IdCursor = None,
 ) -> Page[ReportView]:
     """Newest first, of the models the key covers."""
     rows = await store.page(session, before=uuid_cursor(cursor), limit=limit, model=model, kind=kind)

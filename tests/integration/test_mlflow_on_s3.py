@@ -61,6 +61,7 @@ def answer(name: str, alias: str) -> list[float]:
     return list(library.pyfunc.load_model(f"models:/{name}@{alias}").predict([1.0, 2.0]))
 
 
+@pytest.mark.slow
 async def test_what_is_logged_is_loaded_by_its_alias_and_deleted_with_its_files(
     empty_database: str, s3: S3, tmp_path: Path
 ) -> None:

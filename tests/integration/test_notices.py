@@ -30,6 +30,7 @@ from tests.support.mail_server import mail_server
 from tests.support.web_receiver import WebReceiver
 
 pytestmark = pytest.mark.integration
+_MANY = 5  # notices to each receiver
 Sessions = async_sessionmaker[AsyncSession]
 HUSH = "B00/T0psecret"  # in addresses and keys; to be seen nowhere else
 
@@ -91,18 +92,18 @@ async def test_a_dead_receiver_and_a_slow_one_hold_up_nobody_and_lose_nothing(
     await dead.stop()
     receivers = [web("dead", dead), web("slow", slow), web("good", good)]
     async with worker(dsn, home, maker, receivers):
-        for number in range(12):
+        for number in range(_MANY):
             await tell(maker, number)
             await tell(maker, number)  # the same again is one notice
-        await until(lambda: len(good.seen) == 12, "the good one has all")
-        assert len(slow.seen) < 12
+        await until(lambda: len(good.seen) == _MANY, "the good one has all")
+        assert len(slow.seen) < _MANY
         assert dead.seen == []
-        await until(lambda: len(slow.seen) == 12, "the slow one has all")
+        await until(lambda: len(slow.seen) == _MANY, "the slow one has all")
         await dead.start()
-        await until(lambda: len(dead.seen) == 12, "the dead one is back and has all")
+        await until(lambda: len(dead.seen) == _MANY, "the dead one is back and has all")
     for receiver in (good, slow, dead):
-        assert sorted(body["title"] for body in receiver.bodies) == sorted(f"number {n}" for n in range(12))
-        assert len({headers["x-mlcp-delivery"] for headers, _ in receiver.seen}) == 12
+        assert sorted(body["title"] for body in receiver.bodies) == sorted(f"number {n}" for n in range(_MANY))
+        assert len({headers["x-mlcp-delivery"] for headers, _ in receiver.seen}) == _MANY
         await receiver.stop()
     assert {state for _, state in await states(maker)} == {"succeeded"}
     async with maker() as session:

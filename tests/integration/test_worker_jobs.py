@@ -111,8 +111,6 @@ async def test_a_job_ends_with_its_result_its_reason_or_its_cancellation(
         crashed = await reaches(maker, await want(maker, "crash"), "failed")
         assert "ended with 1: " in (crashed.error or "")
         assert "no such thing" in (crashed.error or "")
-        unknown = await reaches(maker, await want(maker, "x", kind="notify"), "failed")
-        assert (unknown.error or "").startswith("unknown kind")
         slow = await want(maker, "slow")
         (pid,) = await pids(home, "slow", 1)
         assert (await reaches(maker, slow, "running")).started_at is not None

@@ -96,6 +96,7 @@ async def test_a_better_version_is_in_staging_when_its_job_says_so_and_its_rows_
     assert list((learned / "archive" / "retraining").iterdir()) == []
 
 
+@pytest.mark.slow
 async def test_what_is_not_better_is_refused_or_stopped_leaves_every_version_where_it_was_and_says_why(
     maker: Sessions, dsn: str, learned: Path, tmp_path: Path
 ) -> None:

@@ -104,7 +104,7 @@ def test_a_hold_out_that_grows_takes_nobody_back() -> None:
     assert len(slices[1]) / 2_000 == pytest.approx(0.1, abs=0.03)
 
 
-def test_a_route_without_targeting_asks_nothing(meter: Meter) -> None:
+async def test_a_route_without_targeting_asks_nothing(meter: Meter) -> None:
     sealed = document(1, OLD, NEW, arms={"candidate": (1, NEW), "stable": (9_999, OLD)})
     assert build(snapshot.decode(sealed), {}, Known(meter)).models["churn"].named is None
 

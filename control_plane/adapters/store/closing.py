@@ -9,7 +9,6 @@ observation was not over when the candidate got more than half: from then on bas
 those it lost would not be fair.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -103,7 +102,7 @@ def groups(measures: Sequence[tuple[Measure, timedelta]]) -> tuple[Group, ...]:
 def _arm(row: Row[Any]) -> Arm:
     """One line of sums as an arm."""
     values = Mean(row.n, float(row.mean or 0.0), max(0.0, float(row.m2 or 0.0)))
-    return _filled(values, row.nonzero, row.x_mean, row.x_m2, row.c, json.loads(row.cells or "{}"))
+    return _filled(values, row.nonzero, row.x_mean, row.x_m2, row.c, row.cells)
 
 
 def _filled(

@@ -269,11 +269,12 @@ def _outcome(name: str) -> str:
 
 def _before(at: int) -> str:
     """The same, before the first request of the rollout."""
-    own = f"o.name = :outcome{at} AND o.observed_at >= first_at - :before{at} AND o.observed_at < first_at"
+    begin = f"first_at - CAST(:before{at} AS interval)"
+    own = f"o.name = :outcome{at} AND o.observed_at >= {begin} AND o.observed_at < first_at"
     of_unit = f"""o.prediction_id IN (
           SELECT b.prediction_id FROM predictions b WHERE b.model = :model AND b.unit_id = units.unit_id
             AND b.day BETWEEN :before_from{at} AND :days_to
-            AND b.received_at >= first_at - :before{at} AND b.received_at < first_at)"""  # noqa: S608
+            AND b.received_at >= {begin} AND b.received_at < first_at)"""  # noqa: S608
     return _total(own, of_unit)
 
 

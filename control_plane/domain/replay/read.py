@@ -1,7 +1,9 @@
 """From the sums of a replay to what it says: shift, flips, metrics, segments."""
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -121,8 +123,8 @@ def _ratio(parts: Floats, rows: Floats) -> Interval:
 
 def _spread(sums: Sums, side: int) -> Spread:
     steps = sorted(sums.grids[side].items())
-    counts = np.cumsum([count for _, count in steps])
-    at = [steps[int(np.searchsorted(counts, share * counts[-1]))][0] for share in (0.05, 0.25, 0.5, 0.75, 0.95)]
+    counts = list(accumulate(count for _, count in steps))
+    at = [steps[bisect_left(counts, share * counts[-1])][0] for share in (0.05, 0.25, 0.5, 0.75, 0.95)]
     mean = float(sums.scores[:, side + 1].sum() / sums.scores[:, 0].sum())
     p05, p25, p50, p75, p95 = (middle_of(step, sums.problem) for step in at)
     return Spread(mean, p05, p25, p50, p75, p95)
