@@ -6,16 +6,15 @@ Postgres cannot keep: U+0000, half a surrogate pair, NaN, infinity.
 """
 
 import json
-import math
-from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any, TypeVar
 
 from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
+from control_plane.domain import storable
+
 T = TypeVar("T")
-_Place = tuple[str | int, ...]
 
 
 class _Literal:
@@ -38,7 +37,7 @@ class _Reader:
         """Raises ValidationError with the place of everything that is wrong."""
         wrong: list[InitErrorDetails] = [
             {"type": PydanticCustomError("unstorable", "{why}", {"why": why}), "loc": place, "input": None}
-            for place, why in _unstorable(value)
+            for place, why in storable.problems(value)
         ]
         if wrong:
             raise ValidationError.from_exception_data("body", wrong)
@@ -48,7 +47,6 @@ class _Reader:
 
 
 Json = Annotated[T, _Literal()]
-_DEEPEST = 100  # levels; what we have to say needs a tenth of it
 _EXACT = 2**53  # up to which every whole number is a float, too
 
 
@@ -65,28 +63,3 @@ def _whole(value: Any) -> Any:
             return [_whole(item) for item in items]
         case _:
             return value
-
-
-def _unstorable(value: Any) -> Iterator[tuple[_Place, str]]:
-    """Places and reasons, without recursion: how deep a body goes is its sender's choice."""
-    waiting: list[tuple[_Place, Any]] = [((), value)]
-    while waiting:
-        place, found = waiting.pop()
-        members: dict[str, Any] = found
-        items: list[Any] = found
-        match found:
-            case dict() | list() if len(place) >= _DEEPEST:
-                yield place[:3], f"must not be nested deeper than {_DEEPEST} levels"
-            case dict():
-                waiting += [((*place, name), item) for name, item in members.items()]
-                waiting += [(place, name) for name in members]
-            case list():
-                waiting += [((*place, number), item) for number, item in enumerate(items)]
-            case str() if "\0" in found:
-                yield place, "must not contain the character U+0000"
-            case str() if not found.isascii() and any("\ud800" <= letter <= "\udfff" for letter in found):
-                yield place, "must be whole Unicode characters, not half a surrogate pair"
-            case float() if not math.isfinite(found):
-                yield place, "must be a finite number"
-            case _:
-                pass

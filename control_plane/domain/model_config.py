@@ -6,14 +6,17 @@ Serving, rollout and monitoring read their own section and nothing else.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, Literal
 
+from control_plane.domain import storable
 from control_plane.domain.analysis.plan import AnalysisPlan, OutcomeMetric
 from control_plane.domain.replay import gate
 from control_plane.domain.replay.gate import ReplayGate
 
+MOST_WORKERS = 256  # Dask processes of one host
 MODEL_NAME = r"^[a-z][a-z0-9_-]{0,39}$"  # matched with re.fullmatch: "$" alone would accept a trailing newline
 
 
@@ -212,6 +215,7 @@ class Training(_Declared):
     half_life_days: float | None = None  # a training row of this age weighs half a new one; None: all weigh the same
     unique: tuple[str, ...] = ()  # columns that together identify a row; duplicates are refused
     groups: tuple[str, ...] = ()  # columns, features or not, by whose values the hold-out is judged in parts, too
+    workers: int = 0  # Dask processes of one host that XGBoost is fitted by; 0: the process of the training
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +273,20 @@ def problems(config: ModelConfig) -> list[str]:
         found.append("decision.threshold: must be within 0..1")
     if not 0 < config.training.test_share < 1:
         found.append("training.test_share: must be within 0..1, both excluded")
+    for name in ("test_from", "train_from"):
+        if (said := getattr(config.training, name)) is not None and not _is_date(said):
+            found.append(f"training.{name}: {said!r} is no ISO date")
+    if config.label.delay_s < 0:
+        found.append("label.delay_s: must not be negative")
+    if not (config.drift.psi > 0 and config.drift.bins >= 1 and 0 < config.drift.alpha < 1):
+        found.append("drift: psi must be positive, bins at least 1, alpha within 0..1, both excluded")
+    if config.rollout.bake_s < 0:
+        found.append("rollout.bake_s: must not be negative")
+    for number, step in enumerate(config.rollout.steps):
+        if not (0 <= step.weight <= 100 and step.hold_s >= 0):
+            found.append(f"rollout.steps.{number}: weight must be within 0..100 percent, hold_s not negative")
+    if not 0 <= config.training.workers <= MOST_WORKERS:
+        found.append(f"training.workers: must be within 0..{MOST_WORKERS}")
     if config.training.retrain_rows < 100:
         found.append("training.retrain_rows: at least 100, fewer rows are never learnt from")
     if config.training.half_life_days is not None and (config.training.half_life_days <= 0 or config.time is None):
@@ -281,7 +299,15 @@ def problems(config: ModelConfig) -> list[str]:
         found.append("serving.workers: must be within 1..64")
     if config.registry.gates.replay is not None:
         found += [f"registry.gates.replay.{wrong}" for wrong in gate.problems(config.registry.gates.replay)]
-    return [*found, *_business_problems(config)]
+    return [*found, *storable.reasons(asdict(config)), *_business_problems(config)]
+
+
+def _is_date(said: str) -> bool:
+    try:
+        datetime.fromisoformat(said)
+    except ValueError:
+        return False
+    return True
 
 
 def _business_problems(config: ModelConfig) -> list[str]:

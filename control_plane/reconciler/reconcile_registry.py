@@ -16,12 +16,14 @@ from typing import Any, cast
 import structlog
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.exc import DBAPIError
 
 from control_plane.adapters.registry import RegisteredModel, RegisteredVersion
 from control_plane.adapters.store import audit, discovered, wake
 from control_plane.adapters.store.discovered import Known
 from control_plane.adapters.store.tables import ModelVersionRow
 from control_plane.domain import registry as domain
+from control_plane.domain import storable
 from control_plane.domain.audit import Actor
 from control_plane.domain.model_config import ModelConfig
 from control_plane.domain.stages import Stage
@@ -30,6 +32,7 @@ from control_plane.reconciler.context import Context
 
 _CONFIG = TypeAdapter(ModelConfig)
 _SWEEP_S = 30.0  # every model's versions are read that often, though nothing says they changed
+_DATA_EXCEPTION = "22"  # class of SQLSTATEs: what is to be kept is at fault, not the way to keep it
 _SETTLE_S = 20.0  # a version of our own pipeline gets its tags within that time after it was registered
 _DECLARED = (f"{domain.NATIVE_FOLDER}/model.yaml", "model.yaml", "artifacts/model.yaml", "extra_files/model.yaml")
 _EVIDENCE = (f"{domain.NATIVE_FOLDER}/evidence.json", "evidence.json", "artifacts/evidence.json")
@@ -84,6 +87,12 @@ async def look(context: Context, memory: Memory, *, woken: bool = True) -> Listi
             await _look_at(context, memory, model, known.get(model.name, {}), read)
         except (NotFound, InvalidInput) as exc:  # of one model: the others go on
             _once(memory, f"{model.name}: {exc.detail}")
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as exc:  # what strangers put there
+            _once(memory, f"{model.name}: cannot be read: {exc!r:.300}")
+        except DBAPIError as exc:
+            if not str(getattr(exc.orig, "sqlstate", "")).startswith(_DATA_EXCEPTION):
+                raise
+            _once(memory, f"{model.name}: cannot be kept: {exc.orig!r:.300}")
     for name in known.keys() - {model.name for model in models}:
         await _notice_deleted(context, (), known[name])
     if memory.digesting is None or memory.digesting.done():
@@ -200,11 +209,17 @@ async def _inspect(context: Context, version: RegisteredVersion) -> ModelVersion
         guess = domain.infer(name, mlmodel)
         config = _CONFIG.dump_python(guess.config, mode="json")
         problems += guess.problems
+        if wrong := storable.reasons(config):
+            problems += [f"MLmodel: {why}" for why in wrong]
+            config = _CONFIG.dump_python(domain.infer(name, {}).config, mode="json")
     evidence: dict[str, Any] = {}
     if path := next((path for path in _EVIDENCE if path in files), None):
         evidence = _json(await read(path), path, problems)
+    if wrong := storable.reasons(evidence):
+        problems += [f"{path}: {why}" for why in wrong]
+        evidence = {}
     if problems:
-        evidence["config_problems"] = problems
+        evidence["config_problems"] = [_printable(problem) for problem in problems]
     now, digest = datetime.now(UTC), version.tags.get("mlcp.digest")
     return ModelVersionRow(
         model=name,
@@ -237,7 +252,11 @@ def _declared(name: str, path: str, content: bytes, problems: list[str]) -> dict
         return None
     if config.name != name:
         problems.append(f"{path}: name is {config.name!r}, but the model is registered as {name!r}")
-    return cast("dict[str, Any]", _CONFIG.dump_python(config, mode="json"))
+    dumped = _CONFIG.dump_python(config, mode="json")
+    if wrong := storable.reasons(dumped):
+        problems += [f"{path}: {why}" for why in wrong]
+        return None
+    return cast("dict[str, Any]", dumped)
 
 
 def _yaml(content: bytes, path: str, problems: list[str]) -> dict[str, Any]:
@@ -246,16 +265,23 @@ def _yaml(content: bytes, path: str, problems: list[str]) -> dict[str, Any]:
     except yaml.YAMLError as exc:
         problems.append(f"{path}: not YAML: {exc}")
         return {}
+    except (RecursionError, ValueError) as exc:  # nested too deeply; a date that is none
+        problems.append(f"{path}: cannot be read: {exc}")
+        return {}
     return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else {}
 
 
 def _json(content: bytes, path: str, problems: list[str]) -> dict[str, Any]:
     try:
         parsed: object = json.loads(content)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         problems.append(f"{path}: not JSON: {exc}")
         return {}
     return cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else {}
+
+
+def _printable(problem: str) -> str:
+    return problem.encode("utf-8", "replace").decode().replace("\0", "\\0")
 
 
 async def _notice_deleted(context: Context, found: tuple[RegisteredVersion, ...], rows: Mapping[str, Known]) -> None:

@@ -74,6 +74,8 @@ def _reasons(data: bytes) -> list[str]:
     """Everything that is wrong with a body that is JSON. The slow way: only asked once it is known to be wrong."""
     try:
         document = msgspec.json.decode(data)
+    except msgspec.DecodeError:  # a number beyond a double's range, which the caller names
+        return []
     except RecursionError:
         return ["body: nested too deeply"]
     if not isinstance(document, dict):

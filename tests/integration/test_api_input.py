@@ -55,6 +55,7 @@ CASES: list[tuple[str, str, Any, int, str]] = [
     ("GET", f"/predictions/{ids.new()}", None, 404, "not-found"),
     ("GET", f"/predictions/{ids.new((1 << 48) - 1)}", None, 404, "not-found"),  # the year 10889
     ("POST", "/keys", {"person": "", "role": "god", "models": [], **WHY}, 422, "invalid-input"),
+    ("POST", "/keys", {"person": " \f", "role": "viewer", **WHY}, 422, "invalid-input"),
     ("POST", f"/keys/{UUID(int=7)}/revoke", WHY, 404, "not-found"),
     ("POST", "/outcomes", {"value": 1}, 422, "invalid-input"),
     ("POST", "/outcomes", b'{"model": "fraud", "unit_id": "u", "value": NaN}', 422, "invalid-input"),

@@ -1,5 +1,6 @@
 """What happens in MLflow is known here, and what is decided here is read in MLflow."""
 
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import yaml
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.adapters.store import audit, discovered, versions
@@ -114,6 +116,31 @@ async def test_a_model_logged_by_plain_mlflow_is_known_typed_and_told_what_its_g
     assert "metric" in tags["mlcp.gates"]
     assert "declares no metric" in description
     assert await world.actions(name) == ["version.digest", "version.discovered"]
+
+
+async def test_versions_nobody_can_keep_are_known_with_what_is_wrong_and_hold_up_no_other(world: World) -> None:
+    plain = {"MLmodel": b"flavors: {python_function: {}}"}
+    declared = yaml.safe_dump({"name": "x", "problem": "regression", "features": {"a": {"type": "number"}}}).encode()
+    inputs = json.dumps([{"type": "double", "name": "a\0b"}])
+    bad = {
+        "nan": plain | {"evidence.json": b'{"metric": {"name": "auc", "value": NaN}}'},
+        "nul": plain | {"evidence.json": b'{"a": "x\\u0000y"}'},
+        "half": plain | {"evidence.json": b'{"a": "\\ud800"}'},
+        "deep": plain | {"evidence.json": b"[" * 100_000},
+        "inf": plain | {"model.yaml": declared + b"drift: {psi: .inf}\n"},
+        "owner": plain | {"model.yaml": declared + b'owner: "a\\0b"\n'},
+        "yaml": plain | {"model.yaml": b"[" * 20_000},
+        "mlmodel": {"MLmodel": b"[" * 20_000},
+        "signature": {"MLmodel": yaml.safe_dump({"signature": {"inputs": inputs}}).encode()},
+    }
+    names = {what: named(f"a-{what}") for what in bad}
+    for what, files in bad.items():
+        register(world.mlflow, names[what], files)
+    good = named("z-good")
+    register_ours(world.mlflow, good)
+    assert (await world.until_known(good, within=30)).evidence.get("config_problems") is None
+    for what, name in names.items():
+        assert (await world.until_known(name, within=30)).evidence["config_problems"], what
 
 
 async def test_a_name_no_url_can_have_is_refused_where_its_owner_looks(world: World) -> None:

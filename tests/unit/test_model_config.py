@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import pytest
@@ -82,3 +83,22 @@ def test_a_trailing_newline_does_not_make_a_valid_name() -> None:
 def test_costs_of_a_problem_that_has_no_yes_are_refused(problem: str) -> None:
     found = problems(PARSE.validate_python(SMALL | {"problem": problem, "costs": {"false_positive": 5}}))
     assert found == [f"costs: only a binary problem has costs; this one is {problem}"]
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"drift": {"psi": -1, "bins": 0, "alpha": 5}}, "drift"),
+        ({"drift": {"performance_drop": math.nan}}, "drift.performance_drop"),
+        ({"problem": "binary", "costs": {"false_positive": math.nan}}, "costs.false_positive"),
+        ({"registry": {"gates": {"max_degradation": math.inf}}}, "registry.gates.max_degradation"),
+        ({"training": {"test_from": "yesterday"}}, "training.test_from"),
+        ({"label": {"delay_s": -100}}, "label.delay_s"),
+        ({"rollout": {"strategy": "canary", "bake_s": -5}}, "rollout.bake_s"),
+        ({"rollout": {"strategy": "canary", "steps": [{"weight": 500, "hold_s": 1}]}}, "rollout.steps.0"),
+        ({"rollout": {"strategy": "canary", "steps": [{"weight": 5, "hold_s": -1}]}}, "rollout.steps.0"),
+    ],
+)
+def test_a_setting_beyond_its_range_is_named(change: dict[str, Any], place: str) -> None:
+    found = problems(PARSE.validate_python(SMALL | change))
+    assert [reason.split(":")[0] for reason in found] == [place]
