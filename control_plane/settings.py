@@ -184,6 +184,7 @@ class ReconcilerSettings(_Store, _Scraped, _Bus, _Registry, Releases, _Archive, 
     audit_signing_key: SecretStr | None = None  # Ed25519 in PEM, signs the audit; None: the file does
     audit_signing_key_file: AbsolutePath | None = None  # None: keys/audit-signing.key, made at first start
     lease_s: float = 5.0  # a leader not heard of for longer is replaced
+    staging_idle_s: float = Field(7 * 86_400.0, gt=0)  # a version in Staging that nobody asks for so long is stopped
     artifact_cache_s: float = Field(7 * 86_400.0, ge=0)  # how long an artifact that no version needs stays on disk
     router_live_s: float = 5.0
 

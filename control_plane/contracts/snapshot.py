@@ -67,6 +67,7 @@ class ModelRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shadows: tuple[Shadow, ...] = ()
     targeting: Targeting | None = None
     aliases: dict[str, str] = {}  # "production", "staging" -> version; pinned requests resolve here
+    sleeping: tuple[str, ...] = ()  # versions in Staging whose servers were stopped; to ask for one starts them
     previous: str | None = None  # the target `mlcp router pin --previous` goes to while it is warm
     unit: str | None = None  # the feature that names the assignment unit when the body has no unit_id
     deadline_ms: int = 500

@@ -58,6 +58,11 @@ class Context:
         return timedelta(seconds=self.settings.warm_s)
 
     @property
+    def patience(self) -> timedelta:
+        """With a version in Staging that nobody asks for."""
+        return timedelta(seconds=self.settings.staging_idle_s)
+
+    @property
     def policy(self) -> Policy:
         """The same gates as the API's: it is told here what would be asked there."""
         return promotion.platform(self.settings)

@@ -67,7 +67,7 @@ async def look(context: Context, memory: Memory) -> bool:
         routers = await snapshots.routers(session)
     pinned = frozenset(target for router in routers for target in _pins(router))
     for model in facts.models:
-        if _is_off(facts, model, pinned, now):
+        if _is_off(facts, model, pinned, now, context.patience):
             async with context.leading() as session:
                 await _agree(session, context, model.name, pinned, now)
     known = {(row.model, row.version): row for row in facts.versions}
@@ -93,14 +93,15 @@ async def _prune(context: Context) -> None:
         log.info("artifact pruned", digest=digest)
 
 
-def _wanted(facts: Facts, model: ModelRow) -> frozenset[str]:
+def _wanted(facts: Facts, model: ModelRow, now: datetime, patience: timedelta) -> frozenset[str]:
     entry = next((entry for entry in facts.rollouts if entry.model == model.name), None)
-    staged = (row.version for row in facts.versions if row.model == model.name and row.stage == Stage.STAGING)
+    staged = (row for row in facts.versions if row.model == model.name and row.stage == Stage.STAGING)
+    awake = (row.version for row in staged if not routing.is_idle(row.stage_since, row.asked_at, now, patience))
     return routing.wanted(
         routing.Facts(
             salt=model.salt,
             production=model.production_version,
-            staging=frozenset(staged),
+            staging=frozenset(awake),
             traffic=tuple(Share(str(part["version"]), int(part["weight"])) for part in model.traffic or ()),
             release=Release(str(entry.id), entry.candidate_version, entry.stable_version, entry.rollout)
             if entry
@@ -109,9 +110,9 @@ def _wanted(facts: Facts, model: ModelRow) -> frozenset[str]:
     )
 
 
-def _is_off(facts: Facts, model: ModelRow, pinned: frozenset[str], now: datetime) -> bool:
+def _is_off(facts: Facts, model: ModelRow, pinned: frozenset[str], now: datetime, patience: timedelta) -> bool:
     """Whether the model's deployments are not the ones wanted: a cheap look before the model's row is locked."""
-    wanted = _wanted(facts, model)
+    wanted = _wanted(facts, model, now, patience)
     mine = [row for row in facts.deployments if row.model == model.name and row.desired == "running"]
     deployable = {row.version for row in facts.versions if row.model == model.name and row.digest}
     missing = (wanted & deployable) - {row.version for row in mine}
@@ -125,7 +126,7 @@ async def _agree(session: AsyncSession, context: Context, name: str, pinned: fro
     """Want what should run; let go of what nobody wants, routes to or has pinned, once it is warm no more."""
     model = await versions.model(session, name, lock=True)  # decided again: nobody else changes the model now
     facts = await snapshots.facts(session)
-    wanted = _wanted(facts, model)
+    wanted = _wanted(facts, model, now, context.patience)
     digests = {row.version: row.digest for row in facts.versions if row.model == name}
     for version in wanted:
         if digest := digests.get(version):

@@ -11,15 +11,15 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adapters import bus
-from control_plane.adapters.store import audit, routers, snapshots
+from control_plane.adapters.store import audit, routers, snapshots, wake
 from control_plane.domain.audit import Actor
 from control_plane.errors import BusUnavailable
 from control_plane.reconciler.context import Context
+from control_plane.services.cutover import NO_REASON
 
 _FORGOTTEN_S = 3_600.0  # a router silent for so long is taken out of Redis and of the table
 _ACTIONS = {"pin": "router.pinned", "release": "router.released"}  # entry of a host's journal -> audit action
 _RECENT = 1_000  # audit rows an entry is looked for in; hosts report their newest 50
-_NO_REASON = "No reason was given."
 log = structlog.get_logger()
 
 
@@ -29,6 +29,7 @@ class Memory:
 
     at: dict[str, float] = field(default_factory=dict[str, float])
     said: dict[str, dict[str, object]] = field(default_factory=dict[str, dict[str, object]])
+    asked: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])  # as noted last
 
 
 async def look(context: Context, memory: Memory) -> bool:
@@ -50,6 +51,7 @@ async def look(context: Context, memory: Memory) -> bool:
             await bus.forget_router(context.redis, router_id)
         memory.at[router_id] = at
     await _catch_up(context, fresh)
+    await _note_asked(context, memory, fresh)
     async with context.looking() as session:
         before = await _pinned(session)
         live = {router.router_id for router in await routers.live(session, _live(context))}
@@ -101,9 +103,25 @@ async def _catch_up(context: Context, fresh: Mapping[str, Mapping[str, object]])
                 object=f"model:{key[0]}",
                 trigger="router",
                 after=pin if key[1] == "pin" else None,
-                reasons=[str(entry.get("reason") or _NO_REASON)],
+                reasons=[str(entry.get("reason") or NO_REASON)],
                 evidence=entry,
             )
+
+
+async def _note_asked(context: Context, memory: Memory, fresh: Mapping[str, Mapping[str, object]]) -> None:
+    """Which versions requests named: one in Staging that was stopped is started again by that."""
+    newer: dict[tuple[str, str], float] = {}
+    for report in fresh.values():
+        told = {model: _object(versions) for model, versions in _object(report.get("asked")).items()}
+        for key, at in routers.flat(told).items():
+            if float(at) > max(memory.asked.get(key, 0.0), newer.get(key, 0.0)):
+                newer[key] = float(at)
+    if not newer:
+        return
+    async with context.leading() as session:
+        await routers.asked(session, newer)
+        await wake.notify(session, "deployments")
+    memory.asked |= newer
 
 
 def _key(entry: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -151,7 +169,7 @@ async def _audit(
                 trigger="router",
                 before=was,
                 after=now,
-                reasons=[str((now or was or {}).get("reason") or _NO_REASON)],
+                reasons=[str((now or was or {}).get("reason") or NO_REASON)],
             )
 
 

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, cast
 from uuid import UUID
@@ -54,8 +54,11 @@ async def look(context: Context, memory: Memory) -> bool:
         unpublished = await rollout_store.unpublished(session)
         seen = [(router.epoch, router.revision) for router in await snapshots.routers(session)]
     last = _last(memory, newest.revision if newest else None, newest.document if newest else None)
-    hold_out = context.policy.hold_out
-    models = {model.name: _route(facts, model, last.get(model.name), hold_out) for model in facts.models}
+    hold_out, now = context.policy.hold_out, datetime.now(UTC)
+    models = {
+        model.name: _route(facts, model, last.get(model.name), hold_out, _sleeping(facts, model, now, context.patience))
+        for model in facts.models
+    }
     content = Snapshot(
         schema_version=wire.SCHEMA, epoch=0, revision=0, created_at="", models=models, keys=_grants(facts)
     )
@@ -153,7 +156,9 @@ def _last(memory: Memory, revision: int | None, document: bytes | None) -> Mappi
     return memory.models
 
 
-def _route(facts: Facts, model: ModelRow, last: ModelRoute | None, hold_out: int) -> ModelRoute:
+def _route(
+    facts: Facts, model: ModelRow, last: ModelRoute | None, hold_out: int, sleeping: Sequence[str]
+) -> ModelRoute:
     versions = {row.version: row for row in facts.versions if row.model == model.name}
     deployments = {
         str(row.id): row
@@ -180,6 +185,7 @@ def _route(facts: Facts, model: ModelRow, last: ModelRoute | None, hold_out: int
     config: Mapping[str, Any] = declared.config if declared else {}
     targets = {key: _target(deployments[key], versions[deployments[key].version]) for key in sorted(made.targets)}
     there = {target.version for target in targets.values()}
+    asleep = tuple(version for version in sleeping if version not in there)
     aliases: dict[str, str | None] = {"production": model.production_version, "staging": _newest(staged)}
     slo = cast("Mapping[str, Any]", config.get("slo") or {})
     serving = cast("Mapping[str, Any]", config.get("serving") or {})
@@ -191,12 +197,25 @@ def _route(facts: Facts, model: ModelRow, last: ModelRoute | None, hold_out: int
         step=made.step,
         shadows=tuple(wire.Shadow(target=target, weight=weight) for target, weight in made.shadows),
         targeting=_targeting(entry, made, hold_out),
-        aliases={alias: version for alias, version in aliases.items() if version and version in there},
+        aliases={alias: version for alias, version in aliases.items() if version and version in there | {*asleep}},
+        sleeping=asleep,
         previous=made.previous,
         unit=config.get("unit"),
         deadline_ms=int(slo.get("deadline_ms") or 500),
         rate_limit_rps=serving.get("rate_limit_rps"),
         problem=str(config.get("problem") or "opaque"),
+    )
+
+
+def _sleeping(facts: Facts, model: ModelRow, now: datetime, patience: timedelta) -> list[str]:
+    """Versions in Staging that may be without servers for want of requests, those being started again included."""
+    failed = {row.version for row in facts.deployments if row.model == model.name and row.state == "failed"}
+    staged = (row for row in facts.versions if row.model == model.name and row.stage == Stage.STAGING)
+    return sorted(
+        row.version
+        for row in staged
+        if row.version not in failed
+        and (row.asked_at is not None or routing.is_idle(row.stage_since, row.asked_at, now, patience))
     )
 
 

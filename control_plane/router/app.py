@@ -176,12 +176,13 @@ class App:
 
         found: dict[bytes, Mapping[bytes, requests.Route]] = {}
         aliases = route.source.aliases
-        for named in (None, *route.by_version, *aliases):
+        for named in (None, *route.by_version, *route.source.sleeping, *aliases):
             version = None if named is None else aliases.get(named, named)
             path = b"%b/models/%b" % (base, route.name.encode())
             path += b"" if named is None else b"/versions/%b" % named.encode()
-            found[path] = _get(Get(partial(_metadata, route, version)))
-            found[path + b"/ready"] = _get(GetLater(self, partial(_model_ready, route, version)))
+            if version is None or version in route.by_version:
+                found[path] = _get(Get(partial(_metadata, route, version)))
+                found[path + b"/ready"] = _get(GetLater(self, partial(_model_ready, route, version)))
             found[path + b"/infer"] = {b"POST": oip.Infer(route, keys, self._tools, version, traced)}
         return found
 

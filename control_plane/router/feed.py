@@ -27,6 +27,7 @@ from control_plane.router.upstream import Pool
 POLL_S: Final = 1.0  # of the document in Redis, should a publication be missed; also how often we report
 PINS_S: Final = 0.2
 _LONG_POLL_S: Final = 20
+_ASKED_S: Final = 3_600.0  # for so long we go on saying that a version was asked for
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -135,7 +136,15 @@ class Feed:
     async def _report(self) -> None:
         epoch, revision = self.version
         pins = {name: msgspec.to_builtins(pin) for name, pin in self._pins.pins.items()}
-        report = {"epoch": epoch, "revision": revision, "pins": pins, "rejected": self._rejected, "at": time.time()}
+        now = time.time()
+        lately = {
+            model: versions
+            for model, asked in self._known.asked.items()
+            if (versions := {version: at for version, at in asked.items() if now - at < _ASKED_S})
+        }
+        report = {"epoch": epoch, "revision": revision, "pins": pins, "rejected": self._rejected, "at": now}
+        if lately:
+            report["asked"] = lately
         self._changed.clear()
         try:
             await bus.report_router(self._redis, self._id, report | {"journal": journal(self._path.parent)})

@@ -29,6 +29,7 @@ from control_plane.router.tools import Tools
 from control_plane.router.upstream import Failure
 
 FIRST_SHARE: Final = 0.6  # of the deadline for an arm that has a fallback, which gets the rest
+NOTED_S: Final = 30.0  # how exact it has to be when a version was last asked for
 QUICK_S: Final = 0.05  # how long a refused connection is tried again where there is a fallback
 
 
@@ -72,7 +73,7 @@ def choose(route: Route, grant: Grant, version: str | int | None, unit: bytes | 
 
     Raises:
         Refused: 429 beyond the rate limit of the key or the model, 403 for a version without the scope, 404 for one
-            that is not among the ready targets, 503 where nothing is routed.
+            that is not among the ready targets, 503 for one that this starts, or where nothing is routed.
     """
     if grant.limit is not None or route.limit is not None:
         full = limits.admit(grant.limit, route.limit)
@@ -82,11 +83,19 @@ def choose(route: Route, grant: Grant, version: str | int | None, unit: bytes | 
     if version is not None and version != "latest":
         if not grant.pin:
             raise Refused.of(Forbidden, "model_version needs a key with the scope predict:pin.")
-        named = str(version)
-        arm = route.by_version.get(route.source.aliases.get(named, named))
-        if arm is None:
+        named = route.source.aliases.get(str(version), str(version))
+        arm = route.by_version.get(named)
+        if arm is not None:
+            now = time.time()
+            if now - route.asked.get(named, 0.0) > NOTED_S:
+                route.asked[named] = now
+        elif named in route.source.sleeping:
+            route.asked[named] = time.time()
+            detail = f"Version {named} of {route.name} was stopped, since nobody had asked for it; it is being started."
+            raise Refused.of(TargetUnavailable, detail)
+        else:
             known = sorted({*route.by_version, *route.source.aliases})
-            detail = f"{route.name} has no ready version {named[:100]!r}; there are {', '.join(known)}."
+            detail = f"{route.name} has no ready version {str(version)[:100]!r}; there are {', '.join(known)}."
             raise Refused.of(NotFound, detail)
         return arm, True
     if route.pinned_to is not None:

@@ -63,6 +63,7 @@ class Route:
     fallback: Arm | None  # stable
     pinned_to: Arm | None  # break glass: everything goes here
     by_version: Mapping[str, Arm]  # for requests that name a version
+    asked: dict[str, float]  # Unix seconds: when a request last named which version; told to the control plane
     shadows: tuple[tuple[int, Arm], ...]  # (weight, arm)
     common: bytes  # members every record of the model has
     hash: "blake2b"  # keyed with the salt; copied per unit
@@ -100,6 +101,7 @@ class Known:
     servers: dict[tuple[str, str], Server] = field(default_factory=dict[tuple[str, str], Server])  # by id and address
     loads: dict[str, Load] = field(default_factory=dict[str, Load])  # by model
     pinned: dict[str, snapshot.Target] = field(default_factory=dict[str, snapshot.Target])  # as last seen in a snapshot
+    asked: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])  # by model, by version
 
     def server(self, target: snapshot.Target) -> Server:
         key = _identity(target)
@@ -182,6 +184,7 @@ def _route(name: str, source: snapshot.ModelRoute, whole: snapshot.Snapshot, pin
         fallback=stable,
         pinned_to=arm("pinned", pinned_target) if pinned_target else None,
         by_version={target.version: arm("pinned", target) for target in source.targets.values()},
+        asked=known.asked.setdefault(name, {}),
         shadows=tuple((s.weight, arm("shadow", source.targets[s.target])) for s in source.shadows),
         common=_members(model=name, epoch=whole.epoch, revision=whole.revision)
         + (_members(rollout_id=source.rollout_id) if source.rollout_id else b"")

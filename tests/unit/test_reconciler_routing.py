@@ -17,6 +17,7 @@ from control_plane.domain.routing import (
     Route,
     Server,
     Share,
+    is_idle,
     may_retire,
     position_after_restore,
     route,
@@ -195,3 +196,15 @@ def test_after_a_restore_the_epoch_beats_everything_a_router_has_seen(
     else:
         assert all((epoch, 0) > one for one in seen)
         assert any(one > published for one in seen)
+
+
+@given(st.integers(0, 100), st.none() | st.integers(0, 100), st.integers(0, 200), st.integers(1, 100))
+def test_a_staged_version_is_idle_once_neither_its_stage_nor_a_request_is_younger_than_the_patience(
+    staged: int, asked: int | None, now: int, patience: int
+) -> None:
+    def at(second: int) -> datetime:
+        return T0 + timedelta(seconds=second)
+
+    idle = is_idle(at(staged), None if asked is None else at(asked), at(now), timedelta(seconds=patience))
+    young = [moment for moment in (staged, asked) if moment is not None and now - moment < patience]
+    assert idle is not bool(young)

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adapters.store.tables import RouterRow
+from control_plane.adapters.store.tables import ModelVersionRow, RouterRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,23 @@ async def report(
             index_elements=[RouterRow.router_id], set_={**said, "seen_at": func.clock_timestamp()}
         )
     )
+
+
+def flat(asked: Mapping[str, Mapping[str, float]]) -> dict[tuple[str, str], float]:
+    """By (model, version)."""
+    return {(model, version): at for model, versions in asked.items() for version, at in versions.items()}
+
+
+async def asked(session: AsyncSession, at: Mapping[tuple[str, str], float]) -> None:
+    """Note when (model, version) was last named in a request, in Unix seconds; the newest stays, never a future one."""
+    for (model, version), seconds in sorted(at.items()):
+        when = func.least(datetime.fromtimestamp(seconds, UTC), func.clock_timestamp())
+        row = ModelVersionRow
+        await session.execute(
+            update(row)
+            .where(row.model == model, row.version == version)
+            .values(asked_at=func.greatest(func.coalesce(row.asked_at, when), when))
+        )
 
 
 async def live(session: AsyncSession, within: timedelta) -> list[Applied]:

@@ -51,6 +51,7 @@ class ModelVersionRow(Base):
     created_at: Mapped[datetime]  # in MLflow
     discovered_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]  # gone from MLflow; history stays
+    asked_at: Mapped[datetime | None]  # when a request last named it by number or alias, give or take a minute
     reported: Mapped[str | None]  # hash of the gate report last written to MLflow as tags and description
 
 
