@@ -1,7 +1,7 @@
 """`python -m training train|features|simulate MODEL`.
 
 Exit codes: 0 done, 2 wrong usage, 3 no such model, 4 data refused (with a JSON report under <home>/reports/training),
-6 MLflow does not answer, 7 a model.yaml that cannot be used.
+6 MLflow or a Dask scheduler does not answer, or workers were lost, 7 a model.yaml that cannot be used.
 """
 
 import argparse
@@ -10,14 +10,15 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from control_plane.errors import ControlPlaneError, InvalidConfig, InvalidData, NotFound, Unavailable
+from control_plane.errors import ControlPlaneError, InvalidConfig, InvalidData, InvalidInput, NotFound, Unavailable
 
 SCENARIOS = ("stable", "drifted", "better", "worse")
-_EXIT = ((NotFound, 3), (InvalidData, 4), (Unavailable, 6), (InvalidConfig, 7))
+_EXIT = ((NotFound, 3), (InvalidData, 4), (Unavailable, 6), (InvalidConfig, 7), (InvalidInput, 2))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,6 +54,12 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     train.add_argument("--job", help="who asks: a version it has registered already is not trained again")
     url = environ.get("MLCP_MLFLOW_URL") or environ.get("MLFLOW_TRACKING_URI") or "http://127.0.0.1:5000"
     _mlflow_url(train, url)
+    train.add_argument(
+        "--workers", type=int, help="Dask processes of this host to fit XGBoost by; default training.workers"
+    )
+    train.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask cluster to fit by; default MLCP_DASK_SCHEDULER"
+    )
     train.add_argument("--cpus", type=int, default=min(os.cpu_count() or 1, 4), help="threads that compute at a time")
 
     features = commands.add_parser(
@@ -79,11 +86,18 @@ def _mlflow_url(parser: argparse.ArgumentParser, url: str) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from training.common import models, progress, run
+    from training.common import candidates, models, progress, run, workers
 
     say = progress.to_stdout(as_json=arguments.json)
     say("starting", f"reading the rows of {arguments.model}", 0.0)
     source = models.find(arguments.model, models.folders(os.environ))
+    local, scheduler = arguments.workers, arguments.scheduler
+    if (local or scheduler) and not candidates.by_workers(source.config):
+        raise InvalidInput(f"XGBoost alone is fitted by workers, and it is no candidate of {source.config.name}.")
+    if local is None and scheduler is None:
+        scheduler = os.environ.get("MLCP_DASK_SCHEDULER")
+        local = None if scheduler else source.config.training.workers
+    at = workers.place(local, scheduler)
     raw, known_as = run.rows_of(source, arguments.logged or arguments.data, seed=arguments.seed)
     run.train(
         source,
@@ -97,6 +111,7 @@ def _train(arguments: argparse.Namespace) -> None:
         say=say,
         logged=arguments.logged is not None,
         job=arguments.job,
+        at=at,
     )
 
 
@@ -124,7 +139,7 @@ def _simulate(arguments: argparse.Namespace) -> None:
         raise InvalidData("--data: the rows of a file are sent as they are: with --ndjson, and without --scenario.")
     if arguments.ndjson:
         lines = rows.bodies(source, wanted, seed=arguments.seed, scenario=arguments.scenario, file=arguments.data)
-        with arguments.out.open("w", encoding="utf-8") if arguments.out else sys.stdout as out:
+        with arguments.out.open("w", encoding="utf-8") if arguments.out else nullcontext(sys.stdout) as out:
             for line in lines:
                 out.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
         return

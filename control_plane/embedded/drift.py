@@ -1,7 +1,8 @@
 """`python -m control_plane.embedded.drift --reference FILE --current FILE [--json]`: drift between two files, offline.
 
-A file is CSV, Parquet or NDJSON; the reference may also be a version's profile.json. Exit code 0 whatever the verdict:
-the answer is in the report. Runs anywhere numpy, scipy and pyarrow are; no service is asked.
+A file is CSV, Parquet, NDJSON or a folder of Parquet files; the reference may also be a version's profile.json. Exit
+code 0 whatever the verdict: the answer is in the report. Runs anywhere numpy, scipy and pyarrow are; no service is
+asked. With --workers or --scheduler Dask workers read and count; the report is the same.
 """
 
 import argparse
@@ -9,14 +10,17 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from control_plane.domain.drift import decide, document, fold
 from control_plane.domain.drift.profiles import Profile
 from control_plane.domain.model_config import FeatureType
-from control_plane.embedded import drift_files
+from control_plane.embedded import drift_files, drift_workers
 from control_plane.errors import ControlPlaneError, InvalidInput
+from training.common import workers
+from training.common.workers import Workers
 
 
 def report(
@@ -27,17 +31,20 @@ def report(
     types: Mapping[str, FeatureType],
     bins: int,
     histograms: bool = False,
+    by: Workers | None = None,
 ) -> dict[str, Any]:
     """The verdict as JSON-ready members; `left_out` names reference columns of a type drift is not defined for.
+
+    `by`: who reads and counts; None: this process.
 
     Raises:
         InvalidInput: a file cannot be read, or they have no column in common.
     """
-    known, left_out = _reference(reference, types, bins)
+    known, left_out = _reference(reference, types, bins, by)
     with drift_files.opened(current) as file:
         if not known.features.keys() & file.kinds.keys():
             raise InvalidInput(f"{current} has none of the reference's columns: {', '.join(sorted(known.features))}.")
-        window = drift_files.window(file, known)
+        window = drift_files.window(file, known) if by is None else drift_workers.window(by, file, known)
     found = decide.compare(known, window, policy)
     members = dataclasses.asdict(found)
     del members["prediction"], members["label"]  # columns of a file are features
@@ -63,14 +70,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bins", type=int, default=16, help="quantile bins per number")
     parser.add_argument("--type", action="append", default=[], metavar="COLUMN=TYPE", help="instead of the file's own")
     parser.add_argument("--histograms", action="store_true", help="both sides' shares per cell, too")
+    parser.add_argument("--workers", type=int, metavar="N", help="so many Dask processes of this host")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="the Dask workers of this scheduler")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args(arguments)
     try:
         policy = _policy(given.psi, given.alpha)
         types = _types(given.type)
-        found = report(
-            given.reference, given.current, policy=policy, types=types, bins=given.bins, histograms=given.histograms
-        )
+        place = workers.place(given.workers, given.scheduler)
+        with nullcontext() if place is None else workers.opened(place) as by:
+            found = report(
+                given.reference.absolute(),
+                given.current.absolute(),
+                policy=policy,
+                types=types,
+                bins=given.bins,
+                histograms=given.histograms,
+                by=by,
+            )
     except ControlPlaneError as error:
         sys.stderr.write(json.dumps({"type": error.type, "detail": error.detail, **error.extra}) + "\n")
         return 1
@@ -93,7 +110,9 @@ def _types(given: Sequence[str]) -> dict[str, FeatureType]:
         raise InvalidInput(f"--type takes COLUMN={'|'.join(FeatureType)}, got {' '.join(given)}.") from exc
 
 
-def _reference(path: Path, types: Mapping[str, FeatureType], bins: int) -> tuple[Profile, list[str]]:
+def _reference(
+    path: Path, types: Mapping[str, FeatureType], bins: int, by: Workers | None
+) -> tuple[Profile, list[str]]:
     if path.suffix.lower() == ".json":
         try:
             return document.from_json(json.loads(path.read_bytes())), []
@@ -106,7 +125,11 @@ def _reference(path: Path, types: Mapping[str, FeatureType], bins: int) -> tuple
         known = {name: kind for name, kind in kinds.items() if kind is not None}
         if not known:
             raise InvalidInput(f"{path} has no column of numbers, true and false, or text.")
-        made = drift_files.reference(file, known, cells=fold.Cells(bins=bins))
+        cells = fold.Cells(bins=bins)
+        if by is None:
+            made = drift_files.reference(file, known, cells=cells)
+        else:
+            made = drift_workers.reference(by, file, known, cells=cells)
         return made, sorted(kinds.keys() - known.keys())
 
 

@@ -1,13 +1,15 @@
 """Profiles of files, larger than memory if need be: columns are read a few at a time and folded as they come.
 
-A CSV or NDJSON file that is large is turned into a temporary Parquet file first, in pieces. pyarrow has no types: this
-is where they begin. Numbers of a file are float64 in memory, so a column of a million rows takes 8 MB.
+A CSV or NDJSON file that is large is turned into a temporary Parquet file first, in pieces; a folder of Parquet files
+is one table. pyarrow has no types: this is where they begin. Numbers of a file are float64 in memory, so a column of a
+million rows takes 8 MB.
 """
 
 import json
 import math
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -24,73 +26,101 @@ from control_plane.domain.model_config import FeatureType
 from control_plane.errors import InvalidInput
 
 _VALUES = 24_000_000  # values in memory at a time: about 200 MB
-_SAMPLE = 2_000_000  # rows a reference's cells are cut by, where a column has more than fit
+_SAMPLE = 2_000_000  # rows a reference's cells are cut by at least, where a file has more
 _WHOLE_BYTES = 256 * 2**20  # a CSV or NDJSON file up to this size is read at once
 _LINES = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """An open table. `path`: of the Parquet file, if it is one now. `kinds`: column -> type, None for one drift is not
-    defined for.
-    """
+class Part:
+    """Some row groups of one Parquet file: what can be folded by itself, anywhere the file can be read."""
 
     path: Path
+    groups: list[int]
+    rows: int
+    footer: Any  # pyarrow.parquet.FileMetaData, read once: of a wide file it is large
+
+    def open(self, *, coded: Sequence[str] = ()) -> Any:
+        """A reader of its own. `coded`: columns to read as dictionaries."""
+        parquet = import_module("pyarrow.parquet")
+        return parquet.ParquetFile(self.path, memory_map=True, metadata=self.footer, read_dictionary=list(coded))
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """An open table. `kinds`: column -> type, None for one drift is not defined for.
+
+    `table`: of a small text file, a pyarrow.Table; else None and `parts` say what to read.
+    """
+
     rows: int
     kinds: Mapping[str, FeatureType | None]
-    table: Any  # of a small file: a pyarrow.Table; else None
-    parquet: Any  # else: a pyarrow.parquet.ParquetFile
+    table: Any
+    parts: tuple[Part, ...] = ()
 
     def column(self, name: str) -> Any:
-        """All rows of it. Several threads may read at once: each has a reader of its own."""
-        if self.parquet is None:
+        """All rows of it. Several threads may read at once: each has readers of its own."""
+        if self.table is not None:
             return self.table.column(name)
-        parquet = import_module("pyarrow.parquet")
-        coded = [name] if self.kinds[name] is FeatureType.CATEGORY else None
-        known = self.parquet.metadata
-        with parquet.ParquetFile(self.path, memory_map=True, metadata=known, read_dictionary=coded) as own:
-            return own.read(columns=[name], use_threads=False).column(name)
+        coded = [name] if self.kinds[name] is FeatureType.CATEGORY else []
+        read: list[Any] = []
+        for part in self.parts:
+            with part.open(coded=coded) as own:
+                read.append(own.read_row_groups(part.groups, columns=[name], use_threads=False).column(name))
+        if len(read) == 1:
+            return read[0]
+        chunks = [chunk for column in read for chunk in column.chunks]
+        return import_module("pyarrow").chunked_array(chunks, type=read[0].type)
 
     def pieces(self, name: str, rows: int) -> Iterator[Any]:
         """The same in arrays of about so many rows."""
-        if self.parquet is None:
+        if self.table is not None:
             yield from (piece.column(name) for piece in self.table.select([name]).to_batches(max_chunksize=rows))
-        else:
-            for piece in self.parquet.iter_batches(batch_size=max(1, rows), columns=[name]):
-                yield piece.column(name)
+        for part in self.parts:
+            with part.open() as own:
+                for piece in own.iter_batches(batch_size=max(1, rows), row_groups=part.groups, columns=[name]):
+                    yield piece.column(name)
 
 
 @contextmanager
-def opened(path: Path) -> Generator[File]:
-    """Raises InvalidInput for a file that cannot be read."""
+def opened(path: Path, groups: Sequence[int] | None = None) -> Generator[File]:
+    """`groups`: only these row groups of a Parquet file. Raises InvalidInput for what cannot be read."""
     with ExitStack() as stack:
         try:
-            path, table, parquet = _open(path, stack)
-            schema = table.schema if parquet is None else parquet.schema_arrow
-            rows = table.num_rows if parquet is None else parquet.metadata.num_rows
+            file = _open(path, stack, groups)
         except (OSError, ValueError) as exc:  # pyarrow's own errors are ValueErrors
             raise InvalidInput(f"{path} cannot be read: {exc}") from exc
-        yield File(path, rows, {field.name: _kind(field.type) for field in schema}, table, parquet)
+        yield file
 
 
-def reference(file: File, types: Mapping[str, FeatureType], *, cells: fold.Cells) -> Profile:
-    """The profile of these columns that defines the cells."""
-    features: dict[str, Feature] = {}
-    if _fits(file):
-        made = _each(list(types), lambda name: _reference(file.column(name), types[name], cells))
-        features |= dict(zip(types, made, strict=True))
-    else:
-        for name in types:
-            features[name] = _streamed(file, name, _grid(file, name, types[name], cells))
-    return Profile(file.rows, {name: features[name] for name in types})
+def reference(file: File, types: Mapping[str, FeatureType], *, cells: fold.Cells, threads: int = 0) -> Profile:
+    """The profile of these columns that defines the cells. `threads`: 0 for one per processor.
+
+    Cells are cut by every k-th row where the file has many; which rows follows from the file alone, so every machine
+    cuts the same ones.
+    """
+    if _step(file) > 1 or not _fits(file, threads):
+        return window(file, grid(file, types, cells=cells), threads=threads)
+    made = _each(list(types), lambda name: _reference(file.column(name), types[name], cells), threads)
+    return Profile(file.rows, dict(zip(types, made, strict=True)))
 
 
-def window(file: File, grid: Profile) -> Profile:
-    """The file on the cells of `grid`; a column it lacks counts every row as missing."""
+def sampled(file: File) -> bool:
+    """Whether the cells of a reference are cut by some of the rows, which then have to be read twice."""
+    return _step(file) > 1
+
+
+def grid(file: File, types: Mapping[str, FeatureType], *, cells: fold.Cells) -> Profile:
+    """The cells of these columns as `reference` cuts them; the counts on them are of the rows they were cut by."""
+    return Profile(file.rows, {name: _grid(file, name, kind, cells) for name, kind in types.items()})
+
+
+def window(file: File, grid: Profile, *, threads: int = 0) -> Profile:
+    """The file on the cells of `grid`; a column it lacks counts every row as missing. `threads`: as of `reference`."""
     there = [name for name in grid.features if name in file.kinds]
     features: dict[str, Feature] = {}
-    if _fits(file):
-        made = _each(there, lambda name: _fold(grid.features[name], file.column(name)))
+    if _fits(file, threads):
+        made = _each(there, lambda name: _fold(grid.features[name], file.column(name)), threads)
         features |= dict(zip(there, made, strict=True))
     else:
         for name in there:
@@ -101,18 +131,22 @@ def window(file: File, grid: Profile) -> Profile:
     return Profile(file.rows, {name: features[name] for name in grid.features})
 
 
-def _fits(file: File) -> bool:
+def _step(file: File) -> int:
+    return max(1, file.rows // max(1, _SAMPLE))
+
+
+def _fits(file: File, threads: int) -> bool:
     """Whether each thread may have a whole column in memory."""
-    return file.rows * _threads() <= _VALUES
+    return file.rows * (threads or _threads()) <= _VALUES
 
 
 def _threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _each(names: Sequence[str], work: Callable[[str], Feature]) -> list[Feature]:
+def _each(names: Sequence[str], work: Callable[[str], Feature], threads: int) -> list[Feature]:
     """Reading, sorting and hashing leave the interpreter's lock alone: one thread per processor."""
-    with ThreadPoolExecutor(_threads()) as pool:
+    with ThreadPoolExecutor(threads or _threads()) as pool:
         return list(pool.map(work, names))
 
 
@@ -125,7 +159,7 @@ def _streamed(file: File, name: str, grid: Feature) -> Feature:
 
 def _grid(file: File, name: str, kind: FeatureType, cells: fold.Cells) -> Feature:
     """Cells from every k-th row of the whole file; categories are all counted, since rare ones must be known."""
-    step = max(1, file.rows // max(1, min(_SAMPLE, _VALUES // 4)))
+    step = _step(file)
     pa, seen = import_module("pyarrow"), 0
     taken: list[Any] = []
     counts: dict[str, int] = {}
@@ -216,25 +250,25 @@ def _kind(kind: Any) -> FeatureType | None:
         return FeatureType.BOOLEAN
     if types.is_integer(kind):
         return FeatureType.INTEGER
-    if types.is_floating(kind) or types.is_decimal(kind):
+    if types.is_null(kind) or types.is_floating(kind) or types.is_decimal(kind):
         return FeatureType.NUMBER
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return FeatureType.CATEGORY
     return None
 
 
-def _open(path: Path, stack: ExitStack) -> tuple[Path, Any, Any]:
-    """(path, table, None) or (path of the Parquet file, None, ParquetFile)."""
+def _open(path: Path, stack: ExitStack, groups: Sequence[int] | None) -> File:
+    if path.is_dir():
+        return _folder(path)
     suffix = path.suffix.lower()
     if suffix not in {".csv", ".parquet", ".ndjson", ".jsonl"}:
-        raise InvalidInput(f"{path}: {suffix or 'no suffix'} is none of .csv, .parquet, .ndjson.")
-    parquet = import_module("pyarrow.parquet")
+        raise InvalidInput(f"{path}: {suffix or 'no suffix'} is none of .csv, .parquet, .ndjson, nor a folder.")
     if suffix == ".parquet":
-        return path, None, stack.enter_context(parquet.ParquetFile(path, memory_map=True))
+        return _described([path], groups)
     if path.stat().st_size <= _WHOLE_BYTES:
         if suffix == ".csv":
-            return path, import_module("pyarrow.csv").read_csv(path), None
-        return path, _table(path.read_text().splitlines(), path, 1), None
+            return _held(import_module("pyarrow.csv").read_csv(path))
+        return _held(_table(path.read_text(encoding="utf-8").split("\n"), path, 1))
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mlcp-drift-"))
     turned = Path(folder) / "turned.parquet"
     with ExitStack() as writing:
@@ -242,16 +276,52 @@ def _open(path: Path, stack: ExitStack) -> tuple[Path, Any, Any]:
         pieces = import_module("pyarrow.csv").open_csv(path) if suffix == ".csv" else _pieces(path)
         for piece in pieces:
             if writer is None:
-                writer = writing.enter_context(parquet.ParquetWriter(turned, piece.schema))
+                writer = writing.enter_context(import_module("pyarrow.parquet").ParquetWriter(turned, piece.schema))
             if hasattr(piece, "to_batches"):
                 writer.write_table(piece.cast(writer.schema) if piece.schema != writer.schema else piece)
             else:
                 writer.write_batch(piece)
-    return turned, None, stack.enter_context(parquet.ParquetFile(turned, memory_map=True))
+    return _described([turned])
+
+
+def _folder(path: Path) -> File:
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() == ".parquet")
+    if not found:
+        raise InvalidInput(f"{path} has no .parquet file.")
+    return _described(found)
+
+
+def _described(paths: Sequence[Path], groups: Sequence[int] | None = None) -> File:
+    """Parquet files as one table; they have to have the same columns, in any order."""
+    columns: dict[str, Any] = {}
+    parts: list[Part] = []
+    for path in paths:
+        with import_module("pyarrow.parquet").ParquetFile(path, memory_map=True) as parquet:
+            own = {field.name: field.type for field in parquet.schema_arrow}
+            _once(parquet.schema_arrow.names)
+            footer, kept = parquet.metadata, list(range(parquet.num_row_groups) if groups is None else groups)
+        parts.append(Part(path, kept, sum(footer.row_group(group).num_rows for group in kept), footer))
+        columns = columns or own
+        if own != columns:
+            odd = sorted(name for name in own.keys() | columns.keys() if own.get(name) != columns.get(name))
+            raise InvalidInput(f"{path} has not the columns of {paths[0].name}: {', '.join(odd)}.")
+    kinds = {name: _kind(kind) for name, kind in columns.items()}
+    return File(sum(part.rows for part in parts), kinds, None, tuple(parts))
+
+
+def _held(table: Any) -> File:
+    _once(table.column_names)
+    return File(table.num_rows, {field.name: _kind(field.type) for field in table.schema}, table)
+
+
+def _once(names: Sequence[str]) -> None:
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise InvalidInput(f"Columns named more than once: {', '.join(twice)}.")
 
 
 def _pieces(path: Path) -> Iterator[Any]:
-    with path.open() as file:
+    with path.open(encoding="utf-8", newline="\n") as file:
         lines: list[str] = []
         first = 1
         for line in file:
@@ -264,12 +334,19 @@ def _pieces(path: Path) -> Iterator[Any]:
             yield _table(lines, path, first)
 
 
+def _parsed(line: str, path: Path, number: int) -> object:
+    try:
+        return json.loads(line)
+    except RecursionError as exc:
+        raise InvalidInput(f"{path}: line {number} is nested too deeply.") from exc
+
+
 def _table(lines: Sequence[str], path: Path, first: int) -> Any:
     """NDJSON as a table; a column of several types is text."""
     rows: list[dict[str, object]] = []
     for number, line in enumerate(lines, start=first):
         if line.strip():
-            found = json.loads(line)
+            found = _parsed(line, path, number)
             if not isinstance(found, dict):
                 raise InvalidInput(f"{path}: line {number} is no object.")
             rows.append(cast("dict[str, object]", found))
@@ -280,6 +357,8 @@ def _table(lines: Sequence[str], path: Path, first: int) -> Any:
         values = [row.get(name) for row in rows]
         try:
             arrays[name] = pa.array(values)
+        except OverflowError:  # integers beyond 64 bits among them
+            arrays[name] = pa.array([float(v) if isinstance(v, int) else v for v in values])
         except (pa.ArrowInvalid, pa.ArrowTypeError):
             arrays[name] = pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values])
     return pa.table(arrays)

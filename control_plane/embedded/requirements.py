@@ -12,12 +12,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _RUN = ("server", "serving", "training", "embedded", "otel")
-_DEV = (*_RUN, "lightgbm", "dev")
+_DEV = (*_RUN, "lightgbm", "distributed", "dev")
 _IMAGES = {
     "serving": ("serving", "otel"),
     "server": ("server", "otel"),
     "router": ("router", "otel"),
-    "training": ("training",),
+    "training": ("training", "distributed"),
     "registry": ("registry",),
 }
 _BUILD = "hatchling\neditables\n"  # builds this project itself, without fetching anything then

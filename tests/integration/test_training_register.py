@@ -1,7 +1,12 @@
 """Training against a real MLflow server: what one run leaves there, and that nothing else moves."""
 
 import json
+import os
+import signal
+import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,12 +69,12 @@ class Bench:
         place.mkdir(parents=True, exist_ok=True)
         (place / "model.yaml").write_text(text.replace("NAME", self.name).replace("CANDIDATES", candidates))
 
-    def train(self, frame: pd.DataFrame, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    def train(self, frame: pd.DataFrame, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
         """The last event of a whole training."""
         frame.to_parquet(self.folder / "rows.parquet")
         capsys.readouterr()
         argv = ["train", self.name, "--data", str(self.folder / "rows.parquet"), "--mlflow-url", self.url]
-        assert cli.main([*argv, "--home", str(self.folder / "home"), "--cpus", "1", "--json"]) == 0
+        assert cli.main([*argv, "--home", str(self.folder / "home"), "--cpus", "1", "--json", *more]) == 0
         events = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
         fractions = [event["fraction"] for event in events]
         assert fractions == sorted(fractions)
@@ -225,3 +230,69 @@ def test_the_features_of_a_version_are_made_by_the_code_it_was_trained_with(
     bench.client.set_model_version_tag(bench.name, version, "mlcp.digest", "sha256:" + "0" * 64)
     assert cli.main([*argv, "--version", version]) == 4
     assert "not what was registered" in capsys.readouterr().err
+
+
+@contextmanager
+def asked_for(kind: str) -> Iterator[list[str]]:
+    """Options for two workers: those the training starts, or those of a scheduler that is there already."""
+    if kind == "local":
+        yield ["--workers", "2"]
+        return
+    import distributed
+
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        yield ["--scheduler", cluster.scheduler_address]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["local", "scheduler"])
+def test_two_workers_register_what_one_process_registers(
+    bench: Bench, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    bench.declare(candidates="[xgboost, logistic]")
+    frame = loans(6_000)
+    alone = bench.train(frame, capsys)
+    with asked_for(kind) as options:
+        spread = bench.train(frame, capsys, *options)
+    assert spread["semver"] == "1.0.1"
+    assert spread["metric"] == pytest.approx(alone["metric"], abs=1e-6)
+    assert spread["cost"] == pytest.approx(alone["cost"])
+    one, two = (native.load(bench.native(said["version"])) for said in (alone, spread))
+    assert two.manifest.kind == one.manifest.kind
+    assert two.manifest.threshold == pytest.approx(one.manifest.threshold, abs=1e-6)
+    rows = frame[["income", "age", "purpose"]].astype(object).where(frame.notna(), None).to_numpy().tolist()
+    np.testing.assert_allclose(two.predict(rows), one.predict(rows), rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_training_whose_workers_are_lost_for_good_registers_nothing(
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psutil
+
+    from training.common import workers
+
+    monkeypatch.setattr(workers, "_STARTED_S", 3)
+    bench.declare(candidates="[xgboost]")
+    loans(200_000).to_parquet(bench.folder / "rows.parquet")
+    over = threading.Event()
+
+    def kill() -> None:
+        """Every worker that computes, again and again."""
+        while not over.wait(0.05):
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                    if "spawn_main" in " ".join(child.cmdline()) and child.cpu_times().user > 3:
+                        os.kill(child.pid, signal.SIGKILL)
+
+    argv = ["train", bench.name, "--data", str(bench.folder / "rows.parquet"), "--mlflow-url", bench.url]
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        assert cli.main([*argv, "--home", str(bench.folder / "home"), "--cpus", "2", "--workers", "2"]) == 6
+    finally:
+        over.set()
+        killer.join()
+    assert "were lost" in capsys.readouterr().err
+    assert not bench.client.search_registered_models(f"name = '{bench.name}'")
+    assert not bench.client.search_experiments(filter_string=f"name = '{bench.name}'")

@@ -1,5 +1,6 @@
 """Files of any size are one thing: read whole or in pieces, they make the same profile."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,7 @@ def test_a_file_read_in_pieces_makes_the_same_profile(path: Path, monkeypatch: p
         assert decide.cell_counts(found).tolist() == decide.cell_counts(feature).tolist(), name
         if isinstance(feature, Numeric) and isinstance(found, Numeric):
             assert found.moments.mean == pytest.approx(feature.moments.mean)
+    monkeypatch.setattr(drift_files, "_SAMPLE", 600)  # every eighth row cuts the cells
     streamed = profile(path)
     for name, feature in streamed.features.items():
         if isinstance(feature, Categorical):
@@ -102,6 +104,30 @@ def test_columns_of_another_type_all_nulls_or_missing_are_counted_for_what_they_
     assert found["active"].absent.missing == 3
 
 
+def test_a_folder_of_files_is_one_table(tmp_path: Path, path: Path) -> None:
+    (tmp_path / "days").mkdir()
+    for day in range(3):
+        pq.write_table(TABLE.slice(day * 2_000, 2_000), tmp_path / "days" / f"{day}.parquet", row_group_size=300)
+    (tmp_path / "days" / "_SUCCESS").touch()
+    grid = profile(path)
+    whole, parts = folded(path, grid), folded(tmp_path / "days", grid)
+    assert parts == whole
+    assert profile(tmp_path / "days") == grid
+
+
+def test_files_of_a_folder_that_do_not_agree_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1], "b": [2]}), tmp_path / "0.parquet")
+    pq.write_table(pa.table({"a": [1.5], "b": [2]}), tmp_path / "1.parquet")
+    with (
+        pytest.raises(InvalidInput, match=r"1\.parquet has not the columns of 0\.parquet: a\."),
+        drift_files.opened(tmp_path),
+    ):
+        pass
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InvalidInput, match=r"no \.parquet file"), drift_files.opened(tmp_path / "none"):
+        pass
+
+
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_text("no")
     (tmp_path / "y.ndjson").write_text("[1]\n")
@@ -109,6 +135,33 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     for name in ("x.parquet", "y.ndjson", "z.txt", "none.csv"):
         with pytest.raises(InvalidInput), drift_files.opened(tmp_path / name):
             pass
+
+
+def test_columns_named_twice_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "twice.csv").write_text("a,b,a\n1,2,3\n")
+    with pytest.raises(InvalidInput, match="more than once: a"), drift_files.opened(tmp_path / "twice.csv"):
+        pass
+
+
+def test_lines_of_json_may_hold_large_integers_and_any_line_separator_and_no_deep_nest(tmp_path: Path) -> None:
+    lines = tmp_path / "lines.ndjson"
+    large = f'{{"a": {2**70}, "b": "z"}}'
+    lines.write_text('{"a": 1, "b": "x\u2028y"}\n' + large + "\n", encoding="utf-8")
+    with drift_files.opened(lines) as file:
+        assert (file.rows, dict(file.kinds)) == (2, {"a": FeatureType.NUMBER, "b": FeatureType.CATEGORY})
+    lines.write_text("[" * 100_000)
+    with pytest.raises(InvalidInput, match="line 1 is nested too deeply"), drift_files.opened(lines):
+        pass
+
+
+def test_a_reference_of_nothing_is_named_and_nothing_is_said_to_have_stayed(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": pa.nulls(3_000), "b": [math.inf] * 3_000, "c": range(3_000)}), tmp_path / "r.parquet")
+    pq.write_table(pa.table({"a": [0.5] * 3_000, "b": [0.5] * 3_000, "c": range(3_000)}), tmp_path / "now.parquet")
+    paths = (tmp_path / "r.parquet", tmp_path / "now.parquet")
+    found = drift.report(*paths, policy=decide.Policy(), types={}, bins=8, histograms=False)
+    verdicts = {feature["name"]: (feature["verdict"], feature["psi"]) for feature in found["features"]}
+    assert (verdicts["a"], verdicts["b"]) == (("inconclusive", None), ("inconclusive", None))
+    assert verdicts["c"] == ("pass", 0.0)
 
 
 def test_a_report_brings_both_histograms_when_asked(path: Path) -> None:

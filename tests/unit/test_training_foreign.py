@@ -221,6 +221,7 @@ def test_bad_data_is_refused_with_a_report_a_metric_and_an_exit_code(tmp_path: P
         (["features", "loans", "--data", "absent.csv"], 4),
         (["features", "loans", "--data", "rows.txt"], 4),
         (["simulate", "loans"], 7),
+        (["simulate", "loans", "--ndjson"], 7),
         (["simulate", "loans", "--rows", "0"], 4),
     ],
 )

@@ -15,6 +15,7 @@ from control_plane.domain.model_config import Feature, FeatureType, ModelConfig,
 from model_servers.native.manifest import Kind
 from training.common import linear, trees
 from training.common.artifact import Fitted
+from training.common.workers import Workers
 
 _STRENGTHS: Mapping[str, tuple[float, ...]] = {"logistic": (1.0, 0.05), "tfidf_linear": (25.0, 6.0)}
 
@@ -41,6 +42,11 @@ def listed(config: ModelConfig) -> list[Candidate]:
         for name in wanted
         for strength in _STRENGTHS.get(name, (0.0,))
     ]
+
+
+def by_workers(config: ModelConfig) -> bool:
+    """Whether there is a candidate that workers can fit."""
+    return any(one.kind == "xgboost" for one in listed(config))
 
 
 def _lightgbm() -> tuple[str, ...]:
@@ -70,9 +76,19 @@ class Rows:
 
 
 def fit(
-    candidate: Candidate, rows: Rows, check: Rows | None, *, seed: int, threads: int, again: Fitted | None
+    candidate: Candidate,
+    rows: Rows,
+    check: Rows | None,
+    *,
+    seed: int,
+    threads: int,
+    again: Fitted | None,
+    by: Workers | None = None,
 ) -> Fitted:
-    """`check`: rows that early stopping may look at. `again`: an earlier fit whose settings are taken over instead."""
+    """`check`: rows that early stopping may look at. `again`: an earlier fit whose settings are taken over instead.
+
+    `by`: workers that fit XGBoost; the other kinds, and without workers all, are fitted in this process.
+    """
     shared: dict[str, Any] = {"problem": rows.problem, "outputs": rows.outputs, "seed": seed}
     tabular = (rows.features, rows.arrays, rows.target, rows.weight)
     looked_at = (check.arrays, check.target) if check else None
@@ -83,7 +99,9 @@ def fit(
         case "tfidf_linear":
             return linear.fit_text(*tabular, **shared, strength=candidate.strength, threads=threads)
         case "xgboost":
-            return trees.fit_xgboost(rows.table, looked_at, rows.weight, **shared, threads=threads, rounds=rounds)
+            return trees.fit_xgboost(
+                rows.table, looked_at, rows.weight, **shared, threads=threads, rounds=rounds, by=by
+            )
         case "lightgbm":
             return trees.fit_lightgbm(rows.table, looked_at, rows.weight, **shared, threads=threads, rounds=rounds)
         case "forest":
@@ -98,6 +116,7 @@ def fit_all(
     seed: int,
     cpus: int,
     done: Callable[[Candidate], None],
+    by: Workers | None = None,
 ) -> list[tuple[Fitted, float]]:
     """Every candidate and the seconds it took, in the order given.
 
@@ -113,7 +132,7 @@ def fit_all(
 
     def run(candidate: Candidate) -> tuple[Fitted, float]:
         start = time.perf_counter()
-        fitted = fit(candidate, rows, check, seed=seed, threads=threads, again=None)
+        fitted = fit(candidate, rows, check, seed=seed, threads=threads, again=None, by=by)
         done(candidate)
         return fitted, time.perf_counter() - start
 

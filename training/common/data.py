@@ -37,7 +37,10 @@ def read(path: Path, config: ModelConfig) -> pd.DataFrame:
                 return pd.read_parquet(path)
             case ".csv":
                 words = {name: "str" for name, feature in config.features.items() if feature.type in _TEXTUAL}
-                return pd.read_csv(path, dtype=words)
+                frame = pd.read_csv(path, dtype=words)
+                if not isinstance(frame.index, pd.RangeIndex):  # the first column would be taken for names of rows
+                    raise InvalidData(f"{path}: its rows have more values than its head has names.")
+                return frame
             case suffix:
                 raise InvalidData(f"{path}: {suffix or 'no suffix'} is neither .parquet nor .csv.")
     except (OSError, ValueError, UnicodeDecodeError) as exc:  # pyarrow's and pandas' parse errors are ValueErrors

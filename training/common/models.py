@@ -16,6 +16,7 @@ from control_plane.domain.model_config import ModelConfig, problems
 from control_plane.errors import InvalidConfig, NotFound
 from model_servers import places
 from model_servers.places import folders as folders
+from training.common import candidates
 
 ROOT = Path(__file__).resolve().parents[2]
 _CONFIG = TypeAdapter(ModelConfig)
@@ -91,6 +92,8 @@ def _untrainable(config: ModelConfig) -> list[str]:
     elif config.metric.name not in METRICS[config.problem]:
         found.append(f"metric.name: {config.metric.name} does not fit a {config.problem} problem")
     has_text = any(feature.type == "text" for feature in config.features.values())
+    if config.training.workers and not candidates.by_workers(config):
+        found.append("training.workers: XGBoost alone is fitted by workers, and it is no candidate here")
     for kind in config.training.candidates or ():
         if has_text != (kind == "tfidf_linear"):
             found.append(f"training.candidates: {kind} {'cannot read text features' if has_text else 'needs text'}")

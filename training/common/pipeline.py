@@ -36,6 +36,7 @@ from training.common.identity import Holdout
 from training.common.models import Source
 from training.common.progress import Say
 from training.common.split import Parts
+from training.common.workers import Workers
 
 _YEAR = 365.25 * 86_400 * 1_000_000
 _DAY = 86_400 * 1_000_000  # in the unit of `times`
@@ -145,10 +146,20 @@ def prepare(source: Source, raw: pd.DataFrame, *, now: datetime, final: bool = F
     return Prepared(frame, rows, parts, read.values, classes, amounts, units, times, checked.leakage, judging)
 
 
-def train(source: Source, prepared: Prepared, work: Path, *, semver: str, seed: int, cpus: int, say: Say) -> Trained:
+def train(
+    source: Source,
+    prepared: Prepared,
+    work: Path,
+    *,
+    semver: str,
+    seed: int,
+    cpus: int,
+    say: Say,
+    by: Workers | None = None,
+) -> Trained:
     """Fit all candidates, choose, calibrate, set the threshold, fit the winner again, judge it once on the hold-out.
 
-    Candidates are written under `work` and judged through the runtime that will serve them.
+    Candidates are written under `work` and judged through the runtime that will serve them. `by`: as of `fit`.
     """
     started = time.perf_counter()
     config, parts, rows = source.config, prepared.parts, prepared.rows
@@ -162,7 +173,7 @@ def train(source: Source, prepared: Prepared, work: Path, *, semver: str, seed: 
         say("fitted", f"{candidate.name} fitted", 0.2 + 0.4 * len(finished) / len(names), candidate=candidate.name)
 
     say("fitting", f"fitting {len(names)} candidates on {len(parts.fit)} rows", 0.2)
-    fitted = candidates.fit_all(names, fit, check, seed=seed, cpus=cpus, done=done)
+    fitted = candidates.fit_all(names, fit, check, seed=seed, cpus=cpus, done=done, by=by)
     blank = _manifest(config, prepared, fit.arrays, semver)
     tried: list[Tried] = []
     predictions: dict[str, native.Model] = {}
@@ -182,7 +193,8 @@ def train(source: Source, prepared: Prepared, work: Path, *, semver: str, seed: 
     say("selected", f"{best.name} wins: {config.metric.name} {best.value:.4f} on the validation part", 0.62)
 
     tuned = _tune(config, prepared, blank, check, predictions[best.name])
-    final = candidates.fit(winner.candidate, rows.take(parts.train), None, seed=seed, threads=cpus, again=winner.fitted)
+    whole = rows.take(parts.train)
+    final = candidates.fit(winner.candidate, whole, None, seed=seed, threads=cpus, again=winner.fitted, by=by)
     folder = work / "native"
     model = _written(folder, final, tuned, cpus)
     say("evaluating", f"judging {best.name} on {len(parts.holdout)} hold-out rows", 0.72)

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -13,13 +14,14 @@ import pandas as pd
 from control_plane.domain.model_config import ModelConfig
 from control_plane.domain.retraining import LOG_TIME
 from model_servers.native import BadArtifact
-from training.common import card, data, evidence, pipeline, plots, semver, telemetry
+from training.common import candidates, card, data, evidence, pipeline, plots, semver, telemetry, workers
 from training.common.data import Fingerprint
 from training.common.evidence import Production
 from training.common.models import Source
 from training.common.pipeline import Prepared, Trained
 from training.common.progress import Say
 from training.common.register import Registered, Registry
+from training.common.workers import Place
 
 
 def rows_of(source: Source, file: Path | str | None, *, seed: int) -> tuple[pd.DataFrame, Fingerprint]:
@@ -47,9 +49,12 @@ def train(
     say: Say,
     logged: bool = False,
     job: str | None = None,
+    at: Place | None = None,
 ) -> Registered:
-    """Raises InvalidData (with `findings`) before anything is written, RegistryUnavailable when MLflow is away.
+    """Raises InvalidData (with `findings`) before anything is written, RegistryUnavailable when MLflow is away, and
+    Unavailable when workers are; nothing is registered then.
 
+    `at`: the workers that fit XGBoost, where it is a candidate; None: this process does.
     `logged`: the rows are of the prediction log, so their features are final and they have the time they were asked at.
     `job`: who trains; a version this job has registered already is told again, and nothing is trained.
     """
@@ -71,7 +76,8 @@ def train(
     version = semver.following(*registry.newest(config.name), shape)
     with tempfile.TemporaryDirectory(prefix="mlcp-train-") as temporary:
         work = Path(temporary)
-        trained = pipeline.train(source, prepared, work, semver=version, seed=seed, cpus=cpus, say=say)
+        with workers.opened(at, threads=cpus) if at and candidates.by_workers(config) else nullcontext() as by:
+            trained = pipeline.train(source, prepared, work, semver=version, seed=seed, cpus=cpus, say=say, by=by)
         production = _production(config, prepared, trained, registry, work / "production", seed=seed)
         moved_by = evidence.importances(trained, prepared)
         found = evidence.document(config, trained, prepared, known_as, production, seed=seed, importances=moved_by)

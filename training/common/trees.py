@@ -10,8 +10,10 @@ from control_plane.domain.model_config import Feature, Problem
 from model_servers.native.encode import Encoder
 from training.common import encoding
 from training.common.artifact import Fitted
+from training.common.workers import Workers
 
 _PATIENCE = 30  # rounds without progress on the validation part
+_SLOWEST_S = 1_800  # a worker in one step of a round, before the others stop waiting for it
 _XGB_OBJECTIVE = {
     Problem.BINARY: "binary:logistic",
     Problem.MULTICLASS: "multi:softprob",
@@ -42,8 +44,9 @@ def fit_xgboost(
     seed: int,
     threads: int,
     rounds: int | None = None,
+    by: Workers | None = None,
 ) -> Fitted:
-    """Stops early on `check`, the validation part; without it, fits `rounds`."""
+    """Stops early on `check`, the validation part; without it, fits `rounds`. `by`: who fits; None: this process."""
     import xgboost
 
     large = len(table.target) > 30_000
@@ -51,8 +54,7 @@ def fit_xgboost(
         "objective": _XGB_OBJECTIVE[problem],
         "max_depth": 6 if large else 4,
         "eta": 0.1 if large or outputs > 1 else 0.06,
-        "subsample": 0.8,
-        "colsample_bytree": 0.7,
+        "colsample_bytree": 0.7,  # and no samples of rows: each worker could only draw from those it has
         "min_child_weight": 5,
         "tree_method": "hist",
         "max_bin": 128,
@@ -60,20 +62,81 @@ def fit_xgboost(
     data = xgboost.QuantileDMatrix(
         table.matrix, table.target, weight=weight, max_bin=params["max_bin"], nthread=threads
     )
-    booster = xgboost.train(
-        params | _common(outputs, seed, threads),
-        data,
-        rounds if rounds is not None else (300 if outputs == 1 else 150),
-        evals=[(xgboost.DMatrix(table.encoder.column_matrix(check[0]), check[1], nthread=threads), "v")]
-        if check
-        else None,
-        early_stopping_rounds=_PATIENCE if check else None,
-        verbose_eval=False,
-    )
+    judging = (table.encoder.column_matrix(check[0]), check[1]) if check else None
+    settings, most = _common(outputs, seed), rounds if rounds is not None else (300 if outputs == 1 else 150)
+    if by is None:
+        booster = xgboost.train(
+            params | settings | {"nthread": threads},
+            data,
+            most,
+            evals=[(xgboost.DMatrix(*judging, nthread=threads), "v")] if judging else None,
+            early_stopping_rounds=_PATIENCE if judging else None,
+            verbose_eval=False,
+        )
+    else:
+        cuts = data.get_quantile_cut()
+        del data
+        booster = by.together(lambda: _boosted(by, table, weight, judging, params | settings, cuts, most))
     if check:
         rounds = booster.best_iteration + 1
         booster = booster[:rounds]
     return Fitted("xgboost", table.columns, params, booster=bytes(booster.save_raw("ubj")), rounds=rounds)
+
+
+def _boosted(
+    by: Workers,
+    table: Table,
+    weight: NDArray[np.float64] | None,
+    check: tuple[NDArray[np.float32], NDArray[np.float64]] | None,
+    settings: Mapping[str, Any],
+    cuts: tuple[NDArray[np.uint64], NDArray[np.float32]],
+    most: int,
+) -> Any:
+    """The booster of rows that are divided among workers: the one a single process fits, with `cuts` of all rows.
+
+    Left to themselves, workers would merge sketches of their parts into other bins. So each value is sent to the lower
+    end of its bin first: then a sketch of any part has nothing to decide, and a threshold is the raw value it was.
+    """
+    from xgboost import collective, dask
+
+    holders = by.holders(len(table.target))[: len(check[1]) if check else None]
+    lowest = np.nan_to_num(np.fmin.reduce(table.matrix, axis=0)).astype(np.float32)
+    data = dask.DaskQuantileDMatrix(
+        by.client,
+        by.held(table.matrix, holders, binned, *cuts, lowest),
+        by.held(table.target, holders),
+        weight=None if weight is None else by.held(weight, holders),
+        max_bin=settings["max_bin"],
+    )
+    judging = dask.DaskDMatrix(by.client, *(by.held(values, holders) for values in check)) if check else None
+    found = dask.train(
+        by.client,
+        dict(settings),
+        data,
+        most,
+        evals=None if judging is None else [(judging, "v")],
+        early_stopping_rounds=None if judging is None else _PATIENCE,
+        verbose_eval=False,
+        coll_cfg=collective.Config(timeout=_SLOWEST_S),
+    )
+    return found["booster"]
+
+
+def binned(
+    block: NDArray[np.float32], starts: NDArray[np.uint64], cuts: NDArray[np.float32], lowest: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Rows with each value at the lower end of its bin, (rows, columns); missing ones stay NaN.
+
+    `starts` and `cuts` as `QuantileDMatrix.get_quantile_cut` gives them: of column j, cuts[starts[j]:starts[j + 1]] are
+    the upper ends of its bins. `lowest`: where its first bin begins.
+    """
+    made = np.full(block.shape, np.nan, dtype=np.float32)
+    for column, low in enumerate(lowest):
+        inner = cuts[int(starts[column]) : int(starts[column + 1])][:-1]
+        values, known = block[:, column], ~np.isnan(block[:, column])
+        ends = np.concatenate(([low], inner)).astype(np.float32)
+        made[known, column] = ends[np.searchsorted(inner, values[known], side="right")]
+    return made
 
 
 def fit_forest(
@@ -107,7 +170,8 @@ def fit_forest(
     data = xgboost.QuantileDMatrix(
         table.matrix, table.target, weight=weight, max_bin=params["max_bin"], nthread=threads
     )
-    booster = xgboost.train(params | _common(outputs, seed, threads), data, 1, verbose_eval=False)
+    settings = _common(outputs, seed) | {"nthread": threads}
+    booster = xgboost.train(params | settings, data, 1, verbose_eval=False)
     return Fitted("forest", table.columns, params, booster=bytes(booster.save_raw("ubj")))
 
 
@@ -152,6 +216,6 @@ def fit_lightgbm(
     return Fitted("lightgbm", table.columns, params, booster=text.encode(), rounds=rounds)
 
 
-def _common(outputs: int, seed: int, threads: int) -> dict[str, Any]:
-    fixed: dict[str, Any] = {"seed": seed, "nthread": threads, "verbosity": 0}
+def _common(outputs: int, seed: int) -> dict[str, Any]:
+    fixed: dict[str, Any] = {"seed": seed, "verbosity": 0}
     return fixed | {"num_class": outputs} if outputs > 1 else fixed

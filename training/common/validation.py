@@ -209,7 +209,7 @@ def _findings(cases: pd.DataFrame, config: ModelConfig) -> list[Finding]:
             "category": f"has values that are none of the {len(feature.categories or ())} declared categories",
         }.get(kind, f"fails {name}")
         shown = [
-            f"row {int(index)}" if str(column) in hidden or kind == "null" else f"row {int(index)}: {value!r}"
+            f"row {int(index)}" if str(column) in hidden or kind == "null" else f"row {int(index)}: {_plain(value)!r}"
             for index, value in zip(rows["index"].head(_EXAMPLES), rows["failure_case"].head(_EXAMPLES), strict=True)
         ]
         found.append(Finding(str(column), kind, message, len(rows), tuple(shown)))
@@ -281,8 +281,13 @@ def _finding(
     column: str, check: str, message: str, rows: NDArray[np.bool_], values: "pd.Series[Any] | None" = None
 ) -> Finding:
     at = np.flatnonzero(rows)
-    shown = [f"row {i}" if values is None else f"row {i}: {values.iloc[i]!r}" for i in at[:_EXAMPLES].tolist()]
+    shown = [f"row {i}" if values is None else f"row {i}: {_plain(values.iloc[i])!r}" for i in at[:_EXAMPLES].tolist()]
     return Finding(column, check, message, len(at), tuple(shown))
+
+
+def _plain(value: Any) -> Any:
+    """9.0 and not np.float64(9.0)."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _missing(name: str, why: str) -> Finding:

@@ -45,6 +45,7 @@ def to_json(profile: Profile) -> Json:
 
 def from_json(document: Mapping[str, Any]) -> Profile:
     """Raises InvalidInput naming the member that cannot be read."""
+    document = _mapping(document, "profile")
     if document.get("format") != FORMAT:
         raise InvalidInput(f"profile.format: expected {FORMAT}, got {document.get('format')!r}")
     features = _mapping(document.get("features", {}), "profile.features")
@@ -186,9 +187,13 @@ def _count(value: object, at: str) -> int:
 
 
 def _number(value: object, at: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidInput(f"{at}: expected a finite number, got {value!r}")
-    return float(value)
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise InvalidInput(f"{at}: expected a finite number, got {str(value)[:40]!r}")
+    return number
 
 
 def _bytes(value: object, at: str) -> bytes:

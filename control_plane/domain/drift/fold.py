@@ -208,6 +208,8 @@ def fold_categories(grid: Categorical, counts: Mapping[str, int], *, absent: Abs
             tail[hashed % len(tail)] += count
         else:
             unseen += count
+    if grid.type is FeatureType.BOOLEAN:  # what is neither true nor false is of another type
+        absent, unseen = replace(absent, mistyped=absent.mistyped + unseen), 0
     distinct = sketches.add_distinct(sketches.empty_distinct(), hashes)
     return replace(grid, categories=named, tail=tuple(tail), unseen=unseen, absent=absent, distinct=distinct)
 
