@@ -15,6 +15,7 @@ from benchmarks.statistics.vector import Flags, Floats
 
 WANTED = "gbstats==0.8.0"  # asks for numpy below 2
 TUNED_TO = 5_000
+DEFAULT = "relative"  # `difference_type` of `models/settings.py` (line 22) and `models/tests.py` (line 17)
 
 
 def differs(treatment: Floats, control: Floats, units: Floats, *, alpha: float, relative: bool) -> Flags:
@@ -35,8 +36,8 @@ def differs(treatment: Floats, control: Floats, units: Floats, *, alpha: float, 
         return np.asarray(usable & (np.abs(effect) > width))
 
 
-def held_against(python: Path, looks: list[tuple[int, int, int]], alpha: float = 0.05) -> int:
-    """How many of the looks the package decides otherwise, by either difference."""
+def held_against(python: Path, looks: list[tuple[int, int, int]], alpha: float = 0.05) -> tuple[str, int]:
+    """The difference the package compares unless told, and how many of the looks it decides otherwise, by either."""
     script = Path(__file__).with_name("gbstats_oracle.py")
     environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
@@ -47,8 +48,8 @@ def held_against(python: Path, looks: list[tuple[int, int, int]], alpha: float =
     wrong = 0
     for at, relative in enumerate((True, False)):
         ours = differs(treatment, control, units, alpha=alpha, relative=relative)
-        wrong += sum(bool(found) != answer[at][0] for found, answer in zip(ours, said, strict=True))
-    return wrong
+        wrong += sum(bool(found) != answer[at][0] for found, answer in zip(ours, said["answers"], strict=True))
+    return str(said["default"]), wrong
 
 
 def environment(home: Path) -> Path:

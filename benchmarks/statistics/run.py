@@ -2,9 +2,10 @@
 
     python benchmarks/statistics/run.py [--tests 6000] [--runs 1500] [--no-peer] [--home DIR]
 
-Writes results.json, results.md (the tables of docs/math/measured.md) and effect.svg under --home. All decisions are the
-product's (`control_plane.domain.analysis.comparison`), in arrays; a sample of them is taken again by the product itself
-and any disagreement ends the run. gbstats runs in an environment of its own, made under --home.
+Writes results.json, error-rates.md (the tables of docs/math/measured.md), beside-gbstats.md (those of
+docs/explanation/statistics-benchmark.md) and effect.svg under --home. All decisions are the product's
+(`control_plane.domain.analysis.comparison`), in arrays; a sample of them is taken again by the product itself and any
+disagreement ends the run. gbstats runs in an environment of its own, made under --home.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from control_plane.domain.analysis.plan import Metric, Resolved, Role  # noqa: E
 ALPHA, SRM_ALPHA, MDE = 0.05, 0.001, 0.1  # the margin of every goal is a tenth of its usual value
 BASES, LIFTS, HORIZONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.3), (0.05, 0.1, 0.2, 0.5), (20_000, 50_000, 100_000)
 CHUNK = 500  # tests at a time
+LOOKS, TESTS, RUNS = (50, 500), 6_000, 1_500  # of the published tables
 
 
 def upper(alarms: int, tests: int) -> float:
@@ -47,6 +49,11 @@ def conditions() -> dict[str, tuple[Resolved, worlds.World]]:
         "delayed labels": (vector.goal("outcome:bought", 0.003), worlds.delayed(0.05, 20_000)),
         "ramp 1-5-10-25-50, the rate moves": (vector.goal("outcome:bought", 0.005), worlds.ramp(0.05, 20_000)),
     }
+
+
+def seed_of(name: str, looks: int) -> int:
+    """Of the published row."""
+    return 100 * list(conditions()).index(name) + looks
 
 
 def false_alarms(name: str, tests: int, looks: int, *, seed: int, sample: int = 60) -> dict[str, Any]:
@@ -122,35 +129,56 @@ def sample_ratio(tests: int) -> dict[str, Any]:
             ever |= (total[:, None] + stage >= line).any(axis=1)
             total += stage[:, -1]
         found["ramp alarms"] += int(ever.sum())
-    return {"tests": tests, **found, "false alarm upper": upper(found["false alarms"], tests)}
+    return {"tests": tests, **found}
 
 
-def held_against_gbstats(home: Path, looks: int = 400) -> dict[str, int]:
+def held_against_gbstats(home: Path, looks: int = 400) -> dict[str, Any]:
+    """Raises AssertionError should the package compare another difference by default than is said here."""
     rng, drawn = np.random.default_rng(3), []
     for _ in range(looks):
         units, base, lift = int(rng.integers(200, 40_000)), float(rng.choice(BASES)), float(rng.uniform(-0.4, 0.6))
         drawn.append((units, int(rng.binomial(units, base * (1 + lift))), int(rng.binomial(units, base))))
-    return {"looks": 2 * looks, "otherwise": peer.held_against(peer.environment(home), drawn)}
+    default, otherwise = peer.held_against(peer.environment(home), drawn)
+    assert default == peer.DEFAULT
+    return {"looks": 2 * looks, "otherwise": otherwise, "default": default}
 
 
-def markdown(found: dict[str, Any]) -> str:
+def alarm_row(r: dict[str, Any]) -> str:
+    return f"| {r['condition']} | {r['looks']} | {r['tests']:,} | {r['rate']:.2%} | {r['upper']:.2%} |"
+
+
+def ratio_rows(ratio: dict[str, Any]) -> list[str]:
+    """Of what is to be found the lower bound counts, of false alarms the upper one."""
+    tests = ratio["tests"]
+    least = 1 - upper(tests - ratio["bug found"], tests)
+    rows = [f"| a 51/49 split found within 100,000 units | {ratio['bug found'] / tests:.1%} | at least {least:.1%} |"]
+    for name, said in (("false alarms", "50/50"), ("ramp alarms", "ramp 1-5-10-25-50")):
+        most = upper(ratio[name], tests)
+        rows.append(f"| {said}, 500 looks: called broken | {ratio[name] / tests:.3%} | at most {most:.3%} |")
+    return rows
+
+
+def error_rates(found: dict[str, Any]) -> str:
     lines = ["| condition | looks | tests | ever called different | upper 95 % bound |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {r['condition']} | {r['looks']} | {r['tests']:,} | {r['rate']:.2%} | {r['upper']:.2%} |"
-        for r in found["false_alarms"]
+    lines += [alarm_row(row) for row in found["false_alarms"]]
+    ratio = found["sample_ratio"]
+    lines += ["", f"| sample ratio, of {ratio['tests']:,} tests each | share | 95 % bound |", "|---|---|---|"]
+    return "\n".join([*lines, *ratio_rows(ratio)])
+
+
+def shares(rows: list[dict[str, Any]]) -> list[str]:
+    """In how many cells nothing is lost to gbstats, by each of its differences."""
+    said = {"relative": "as it comes (relative difference)", "absolute": "told to use the absolute difference"}
+    return [
+        f"gbstats {what}: at least its power and no later on average in "
+        f"{sum(row[f'not behind {kind}'] for row in rows) / len(rows):.0%} of {len(rows)} cells."
+        for kind, what in said.items()
     ]
-    rows = found["grid"]
-    for kind, said in (
-        ("relative", "as it comes (relative difference)"),
-        ("absolute", "told to use the absolute difference"),
-    ):
-        share = sum(r[f"not behind {kind}"] for r in rows) / len(rows)
-        lines += [
-            "",
-            f"gbstats {said}: at least its power and no later on average in {share:.0%} of {len(rows)} cells.",
-        ]
+
+
+def beside_gbstats(rows: list[dict[str, Any]]) -> str:
+    lines = [part for share in shares(rows) for part in (share, "")]
     lines += [
-        "",
         "| usual rate | lift | customers per arm | power | gbstats | absolute "
         "| mean customers per arm | gbstats | absolute | |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -161,15 +189,6 @@ def markdown(found: dict[str, Any]) -> str:
         behind = [kind for kind in ("relative", "absolute") if not r[f"not behind {kind}"]]
         note = f"behind {' and '.join('gbstats' if kind == 'relative' else kind for kind in behind)}" if behind else ""
         lines.append(f"| {r['base']:.1%} | {r['lift']:+.0%} | {r['horizon']:,} | {power} | {units} | {note} |")
-    ratio = found["sample_ratio"]
-    lines += [
-        "",
-        "| sample ratio | of " + f"{ratio['tests']:,} tests |",
-        "|---|---|",
-        f"| a 51/49 split found within 100,000 units | {ratio['bug found'] / ratio['tests']:.1%} |",
-        f"| 50/50, 500 looks: called broken | {ratio['false alarms'] / ratio['tests']:.3%} |",
-        f"| ramp 1-5-10-25-50, 500 looks: called broken | {ratio['ramp alarms'] / ratio['tests']:.3%} |",
-    ]
     return "\n".join(lines)
 
 
@@ -196,8 +215,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tests", type=int, default=6_000)
-    parser.add_argument("--runs", type=int, default=1_500)
+    parser.add_argument("--tests", type=int, default=TESTS)
+    parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--no-peer", action="store_true", help="do not hold the formula of gbstats against gbstats")
     parser.add_argument("--home", type=Path, default=ROOT / "benchmarks" / "statistics" / "results")
     given = parser.parse_args()
@@ -207,17 +226,18 @@ def main() -> None:
     if not given.no_peer:
         found["gbstats"] = held_against_gbstats(given.home)
         print(found["gbstats"], file=sys.stderr)
-    for at, name in enumerate(conditions()):
-        for looks in (50, 500):
-            found["false_alarms"].append(false_alarms(name, given.tests, looks, seed=100 * at + looks))
+    for name in conditions():
+        for looks in LOOKS:
+            found["false_alarms"].append(false_alarms(name, given.tests, looks, seed=seed_of(name, looks)))
             print(found["false_alarms"][-1], f"{time.perf_counter() - started:.0f} s", file=sys.stderr)
     found["grid"] = grid(given.runs)
     found["sample_ratio"] = sample_ratio(given.tests)
     found["seconds"] = time.perf_counter() - started
     (given.home / "results.json").write_text(json.dumps(found, indent=1))
-    (given.home / "results.md").write_text(markdown(found) + "\n")
+    for name, table in (("error-rates.md", error_rates(found)), ("beside-gbstats.md", beside_gbstats(found["grid"]))):
+        (given.home / name).write_text(table + "\n")
+        print(table + "\n")
     plot(found["grid"], given.home / "effect.svg")
-    print(markdown(found))
     if found.get("gbstats", {}).get("otherwise") or any(row["otherwise"] for row in found["false_alarms"]):
         raise SystemExit("a simulated decision is not the one of the product or of gbstats itself")
 

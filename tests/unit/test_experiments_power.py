@@ -34,6 +34,19 @@ def test_the_units_needed_reach_the_power_and_one_fewer_does_not(
     assert found <= effect * (1 + 1e-9)
 
 
+@given(effects, st.floats(0.2, 5), alphas, st.floats(0.3, 0.99))
+def test_sizes_and_detectable_effects_agree_with_statsmodels(
+    effect: float, ratio: float, alpha: float, wanted: float
+) -> None:
+    given_ = {"sd_treatment": 1.0, "sd_control": 1.0, "ratio": ratio, "alpha": alpha, "power_wanted": wanted}
+    theirs = NormalIndPower()
+    units = power.units_needed(effect, **given_)
+    assert theirs.power(effect, units, alpha, ratio=ratio) >= wanted * (1 - 1e-9)
+    assert units == 1 or theirs.power(effect, units - 1, alpha, ratio=ratio) < wanted * (1 + 1e-9)
+    found = power.detectable_effect(units=units, **given_)
+    assert theirs.power(found, units, alpha, ratio=ratio) == pytest.approx(wanted, rel=1e-9)
+
+
 def test_the_text_book_sample_size() -> None:
     sd = power.share_sd(0.05)
     units = power.units_needed(

@@ -24,6 +24,22 @@ def test_the_evidence_of_two_arms_is_the_beta_integral(a: int, b: int, share: fl
     assert result.log_e == pytest.approx(math.log(ratio), abs=1e-5)
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 2_000), st.floats(0.01, 1)), min_size=2, max_size=5),
+    st.sampled_from([1.0, 300.0, srm.CONCENTRATION]),
+)
+def test_the_evidence_is_scipys_dirichlet_multinomial_over_its_multinomial(
+    arms: list[tuple[int, float]], concentration: float
+) -> None:
+    counts, weights = tuple(count for count, _ in arms), tuple(weight for _, weight in arms)
+    shares, n = np.array(weights) / math.fsum(weights), sum(counts)
+    assume(n > 0)
+    mixed = stats.dirichlet_multinomial.logpmf(counts, concentration * shares, n)
+    result = srm.check([Stage(counts, weights)], alpha=0.05, concentration=concentration)
+    expected = mixed - stats.multinomial.logpmf(counts, n, shares / math.fsum(shares))
+    assert result.log_e == pytest.approx(float(expected), rel=1e-9, abs=1e-9)
+
+
 def test_the_expected_evidence_is_one_while_the_assignment_works() -> None:
     n, shares = 12, (0.5, 0.3, 0.2)
     total = 0.0

@@ -1,4 +1,7 @@
-"""The error rate and the power that are promised, on simulated tests. The long runs: `make prove`."""
+"""The error rate and the power that are promised, on simulated tests. The long runs, which give the tables of the docs
+again line by line: `make prove`."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,9 @@ from control_plane.domain.experiments import srm
 from control_plane.domain.experiments.srm import Stage
 
 CONDITIONS = sorted(run.conditions())
+DOCS = Path(__file__).parents[2] / "docs"
+MEASURED = (DOCS / "math" / "measured.md").read_text()
+BESIDE_GBSTATS = (DOCS / "explanation" / "statistics-benchmark.md").read_text()
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
@@ -48,23 +54,27 @@ def test_sample_ratios_in_arrays_are_the_products() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("looks", [50, 500])
+@pytest.mark.parametrize("looks", run.LOOKS)
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_the_upper_bound_of_the_false_alarm_rate_is_within_half_a_point_of_alpha(condition: str, looks: int) -> None:
-    found = run.false_alarms(condition, 6_000, looks, seed=21 + looks)
+    found = run.false_alarms(condition, run.TESTS, looks, seed=run.seed_of(condition, looks))
     assert found["upper"] <= 0.055, found
     assert found["otherwise"] == 0
+    assert run.alarm_row(found) in MEASURED
 
 
 @pytest.mark.slow
 def test_four_cells_in_five_are_at_least_as_strong_and_no_later_than_gbstats() -> None:
-    cells = run.grid(1_500)
+    cells = run.grid(run.RUNS)
     assert sum(found["not behind relative"] for found in cells) >= 0.8 * len(cells)
+    assert all(line in BESIDE_GBSTATS for line in run.beside_gbstats(cells).splitlines())
 
 
 @pytest.mark.slow
 def test_a_broken_assignment_is_found_and_a_working_one_or_a_ramp_is_left_alone() -> None:
-    found = run.sample_ratio(6_000)
-    assert found["bug found"] >= 0.9 * found["tests"]
-    assert found["false alarms"] <= 0.001 * found["tests"]
-    assert found["ramp alarms"] <= 0.001 * found["tests"]
+    found = run.sample_ratio(run.TESTS)
+    tests = found["tests"]
+    assert found["bug found"] >= 0.9 * tests
+    assert run.upper(found["false alarms"], tests) <= 0.001
+    assert run.upper(found["ramp alarms"], tests) <= 0.001
+    assert "\n".join(run.ratio_rows(found)) in MEASURED

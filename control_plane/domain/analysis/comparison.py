@@ -18,6 +18,7 @@ from control_plane.domain.experiments.samples import Estimate, Interval, Mean, P
 from control_plane.domain.rollouts import Verdict
 
 NOTHING = Mean()
+NO_MEANS = frozenset({Source.RATIO, Source.RECALL, Source.AUC, Source.AVERAGE_PRECISION})  # not over customers
 _RARE = frozenset({Source.ERROR_RATE, Source.LATENCY})
 _EXACT_OF_RARE, _EXACT = 0.5, 0.05  # share of alpha that the betting sequence has
 STANDARD_TAU = 0.08  # of a goal, in standard deviations of one customer: tightest at about 2,500 customers per arm
@@ -77,7 +78,7 @@ def effect(resolved: Resolved, candidate: Arm, baseline: Arm, *, alpha: float) -
     arms = (candidate, baseline)
     bounds, exact = _bounds(resolved), exact_share(resolved)
     events = min(_events(resolved, arm) for arm in arms)
-    estimated = _estimates(resolved, candidate, baseline) if events >= sequences.LEAST_EVENTS else None
+    estimated = estimates(resolved, candidate, baseline) if events >= sequences.LEAST_EVENTS else None
     if estimated is not None:
         found = samples.difference(*estimated)
         tau = tau_of(resolved, found.variance, candidate.values.count, baseline.values.count)
@@ -130,8 +131,8 @@ def compare(resolved: Resolved, candidate: Arm, baseline: Arm, *, alpha: float) 
             verdict,
             comparison,
             said,
-            _shown(resolved, candidate),
-            _shown(resolved, baseline),
+            shown(resolved, candidate),
+            shown(resolved, baseline),
             failed=failed,
         )
 
@@ -149,8 +150,8 @@ def compare(resolved: Resolved, candidate: Arm, baseline: Arm, *, alpha: float) 
         judged.verdict,
         judged.comparison,
         f"{judged.why[:-1]} ({sizes}).",
-        _shown(resolved, candidate),
-        _shown(resolved, baseline),
+        shown(resolved, candidate),
+        shown(resolved, baseline),
         interval,
         method,
     )
@@ -207,7 +208,7 @@ def _bounds(resolved: Resolved) -> betting.Bounds | None:
     return betting.Bounds(resolved.low, resolved.high, yes_no=resolved.yes_no)
 
 
-def _estimates(resolved: Resolved, candidate: Arm, baseline: Arm) -> tuple[Estimate, Estimate] | None:
+def estimates(resolved: Resolved, candidate: Arm, baseline: Arm) -> tuple[Estimate, Estimate] | None:
     """Both arms' estimates; None while they do not vary, or a denominator is not yet told from 0."""
     try:
         match resolved.metric.source:
@@ -216,9 +217,7 @@ def _estimates(resolved: Resolved, candidate: Arm, baseline: Arm) -> tuple[Estim
             case Source.AUC | Source.AVERAGE_PRECISION:
                 return _ranked(resolved, candidate), _ranked(resolved, baseline)
             case _:
-                arms = candidate.values, baseline.values
-                if candidate.beside.m2 + baseline.beside.m2 > 0:
-                    arms = samples.cuped(candidate.pair, baseline.pair)
+                arms = means(candidate, baseline)
                 if not any(arm.m2 > 0 for arm in arms):
                     return None
                 a, b = (Estimate(arm.mean, max(arm.variance, 1e-300) / arm.count) for arm in arms)
@@ -227,11 +226,18 @@ def _estimates(resolved: Resolved, candidate: Arm, baseline: Arm) -> tuple[Estim
         return None
 
 
+def means(candidate: Arm, baseline: Arm) -> tuple[Mean, Mean]:
+    """Both arms, what the time before explains taken out where it is known (CUPED)."""
+    if candidate.beside.m2 + baseline.beside.m2 > 0:
+        return samples.cuped(candidate.pair, baseline.pair)
+    return candidate.values, baseline.values
+
+
 def _ranked(resolved: Resolved, arm: Arm) -> Estimate:
     return (ranking.auc if resolved.metric.source is Source.AUC else ranking.average_precision)(arm.cells)
 
 
-def _shown(resolved: Resolved, arm: Arm) -> Mean:
+def shown(resolved: Resolved, arm: Arm) -> Mean:
     """The metric's own value in the arm, where it is no mean over customers; NOTHING where there is none yet."""
     try:
         match resolved.metric.source:

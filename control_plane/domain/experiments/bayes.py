@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from scipy import integrate, optimize, special
+from scipy import special
 
 from control_plane.domain.experiments.fixed import level
 from control_plane.domain.experiments.samples import Estimate, Interval, Mean
@@ -91,6 +91,8 @@ def _integral(function: Callable[[float], float], density: tuple[float, float]) 
     def weighted(x: float) -> float:
         return function(x) * math.exp(constant + (a - 1) * math.log(x) + (b - 1) * math.log1p(-x))
 
+    from scipy import integrate  # here, as below: it is a third of what a process needs to start
+
     cuts = [float(special.betaincinv(a, b, q)) for q in (5e-14, 1e-6, 0.05, 0.3, 0.5, 0.7, 0.95, 1 - 1e-6, 1 - 5e-14)]
     total = 0.0
     for low, high in pairwise(cuts):
@@ -102,5 +104,7 @@ def _integral(function: Callable[[float], float], density: tuple[float, float]) 
 def _quantile(below: Callable[[float], float], tail: float) -> float:
     def missing(d: float) -> float:
         return below(d) - tail
+
+    from scipy import optimize
 
     return float(optimize.brentq(missing, -1.0, 1.0, xtol=1e-10))
