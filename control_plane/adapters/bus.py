@@ -90,7 +90,7 @@ async def snapshot_changes(redis: Redis) -> AsyncGenerator[None]:
 
 
 async def report_router(redis: Redis, router_id: str, report: Mapping[str, object]) -> None:
-    """Say what this router has applied: {"epoch", "revision", "pins", "rejected", "at", "journal"}."""
+    """Say what this router has applied: {"epoch", "revision", "pins", "rejected", "asked", "at", "journal"}."""
     with _translated():
         await redis.hset(ROUTERS, router_id, msgspec.json.encode(report))
 

@@ -1,15 +1,23 @@
 """Whether the log has enough to learn from, and whether what was learnt is better than Production. Pure."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Final, cast
+from uuid import UUID
 
 from control_plane.domain.model_config import Label, ModelConfig, Problem
 from control_plane.domain.rollouts import Verdict
 
 _RARER_SHARE: Final = 0.1  # of `training.retrain_rows`, that the rarer answer of a binary problem must have
+FOLDER: Final = "retraining"  # of the archive: rows lie there for as long as the job that learns from them is open
 LOG_TIME: Final = "received_at"  # the time column of rows out of the log, where model.yaml names none
+
+
+def file_of(job_id: UUID) -> str:
+    """Of a job's rows, below FOLDER."""
+    return f"{job_id}.ndjson.gz"
 
 
 class Source(StrEnum):
@@ -93,6 +101,8 @@ def judge(
     bounds = sorted((sign * difference.low, sign * difference.high))
     said = f"{metric} {difference.value:+.4f} beside version {production} on the same {rows:,} rows"
     said += f" (95 %: {difference.low:+.4f} to {difference.high:+.4f})"
+    if not all(math.isfinite(one) for one in (difference.value, *bounds)):
+        return Judged(Verdict.INCONCLUSIVE, f"Not to be told: {said}.")
     if bounds[0] > 0:
         return Judged(Verdict.PASS, f"Better: {said}.")
     if bounds[1] < 0:

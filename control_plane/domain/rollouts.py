@@ -155,11 +155,20 @@ def abort(rollout: Rollout, reason: str, *, now: datetime) -> Rollout:
 
 def promote(rollout: Rollout, reason: str, *, now: datetime) -> Rollout:
     """Skip the remaining steps by hand. Raises Conflict for a shadow, and unless the candidate has been ready."""
-    if rollout.plan.strategy is Strategy.SHADOW:
-        raise Conflict("A shadow rollout takes no traffic; promote the version with another strategy.")
-    if _position(rollout) is not Phase.PROGRESSING:
-        raise Conflict(f"A rollout that is {rollout.phase} cannot be promoted by hand.", phase=rollout.phase)
+    _must_have_steps(rollout, "promoted by hand")
     return replace(_cut_over(rollout, reason, now), paused_from=None)
+
+
+def skip(rollout: Rollout, reason: str, *, now: datetime) -> Rollout:
+    """Go on to the next step by hand, paused or not, whatever was measured; from the last one as `promote`.
+
+    Raises Conflict as `promote` does.
+    """
+    _must_have_steps(rollout, "moved on by hand")
+    if rollout.step + 1 == len(rollout.plan.steps):
+        return promote(rollout, reason, now=now)
+    moved = replace(_enter(rollout, Phase.PROGRESSING, reason, now), step=rollout.step + 1, paused_from=None)
+    return _crossing(moved, now)
 
 
 def candidate_weight(rollout: Rollout) -> int:
@@ -211,6 +220,13 @@ def is_held(rollout: Rollout, *, told: datetime | None, now: datetime) -> bool:
 def is_cut_over(rollout: Rollout) -> bool:
     """Whether the candidate is, by this rollout, the Production version."""
     return _position(rollout) in {Phase.BAKING, Phase.SUCCEEDED} and rollout.plan.strategy is not Strategy.SHADOW
+
+
+def _must_have_steps(rollout: Rollout, what: str) -> None:
+    if rollout.plan.strategy is Strategy.SHADOW:
+        raise Conflict("A shadow rollout takes no traffic; promote the version with another strategy.")
+    if _position(rollout) is not Phase.PROGRESSING:
+        raise Conflict(f"A rollout that is {rollout.phase} cannot be {what}.", phase=rollout.phase)
 
 
 def _lasted(told: datetime | None, now: datetime, given: timedelta) -> bool:

@@ -6,6 +6,7 @@ last route gave it: routers fall back by themselves, and a wrong look at readine
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Literal
 
 from control_plane.domain import rollouts
@@ -70,15 +71,20 @@ class Facts:
     salt: str
     production: str | None
     previous: str | None = None
-    staging: frozenset[str] = frozenset()
+    staging: frozenset[str] = frozenset()  # versions there that are to answer whoever names them: not the idle ones
     traffic: tuple[Share, ...] = ()  # a split set by hand; empty: none
     servers: tuple[Server, ...] = ()  # at most one per version
     release: Release | None = None
     last: Route = field(default_factory=Route)
 
 
+def is_idle(staged: datetime, asked: datetime | None, now: datetime, patience: timedelta) -> bool:
+    """Whether a version in Staging may go without servers: nobody has named it in a request for `patience`."""
+    return now - max(staged, asked or staged) >= patience
+
+
 def wanted(facts: Facts) -> frozenset[str]:
-    """Versions whose servers should run now, beyond those kept warm: routed, about to be routed, or in Staging."""
+    """Versions whose servers should run now, beyond those kept warm: routed, about to be, or of `staging`."""
     named = {facts.production, *facts.staging, *(share.version for share in facts.traffic)}
     if facts.release:
         named |= {facts.release.candidate, facts.release.stable}

@@ -25,7 +25,7 @@ _MOST: Final = 200_000  # rows of one that names no number
 async def run(settings: ArchiverSettings, job_id: UUID) -> dict[str, object]:
     """Raises InvalidData, with every number, where there is too little to learn from; nothing is written then."""
     now = datetime.now(UTC)
-    beside = Objects(location(settings.archive_url, settings.home), gathering.FOLDER)
+    beside = Objects(location(settings.archive_url, settings.home), retraining.FOLDER)
     async with log_job.opened(settings) as log:
         await gathering.sweep(log.sessions, beside)
         async with log.sessions() as session:
@@ -47,7 +47,7 @@ async def run(settings: ArchiverSettings, job_id: UUID) -> dict[str, object]:
     said = retraining.told(found.found, config.label)
     if short := retraining.shortages(found.found, config):
         raise InvalidData(f"Too little to learn from: {'; '.join(short)}. In the log: {said}.")
-    beside.put(gathering.file_of(job_id), found.packed())
+    beside.put(retraining.file_of(job_id), found.packed())
     return {"event": "gathered", "detail": said, "fraction": 0.0, "gathered": found.found.document()}
 
 

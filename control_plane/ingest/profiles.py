@@ -68,12 +68,20 @@ class Profiler:
         try:
             with ingest.translated():
                 found = await windows.references(connection, list(self.references))
-                self.references |= {key: Reader(grid) for key, grid in found.items()}
-                for key in found:
-                    async with connection.transaction():
-                        await self(connection, await windows.recall(connection, key, limit=_RECALLED))
+                for key, grid in found.items():
+                    await self._learn(connection, key, grid)
         except (ingest.Unstorable, InvalidInput) as exc:  # of a reference: records go on without it
             _log.error("profiles.reference_unusable", error=repr(exc))
+
+    async def _learn(self, connection: Connection, key: Key, grid: Profile) -> None:
+        """A reference whose past could not be counted stays unknown, so that it is counted the next time."""
+        self.references[key] = Reader(grid)
+        try:
+            async with connection.transaction():
+                await self(connection, await windows.recall(connection, key, limit=_RECALLED))
+        except BaseException:
+            del self.references[key]
+            raise
 
     async def __call__(self, connection: Connection, rows: Sequence[Row]) -> None:
         found = [window for window in _windows(rows) if window.key in self.references]

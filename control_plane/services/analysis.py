@@ -101,7 +101,7 @@ def document(found: Analysis, looked: Evidence) -> dict[str, object]:
     """A look's evidence as it is kept and shown."""
     ratio = found.srm
     return {
-        "measurements": [_measured(measurement) for measurement in found.measurements],
+        "measurements": [measured(measurement) for measurement in found.measurements],
         "srm": None if ratio is None else {"p": ratio.p, "mismatch": ratio.mismatch, "why": ratio.why},
         "live": {"requests": looked.live.requests, "bad": looked.live.bad},
         "exposed": sum(stage.counts[0] for stage in looked.stages),  # the first arm is the candidate's
@@ -174,7 +174,8 @@ def _sum(found: Statistics, name: str, steps: set[int], variant: str) -> Arm:
     return total
 
 
-def _measured(measurement: Measurement) -> dict[str, object]:
+def measured(measurement: Measurement) -> dict[str, object]:
+    """One metric of a look, as it is kept and shown."""
     effect = measurement.effect
     return {
         "metric": measurement.metric,

@@ -31,6 +31,9 @@ def will(content: Mapping[str, Any]) -> list[str]:
         case Operation.SET_TRAFFIC:
             arms = ", ".join(f"version {arm['version']} {arm['weight'] / PER_PERCENT:g} %" for arm in content["arms"])
             return [f"From now on the customers of {model} are answered so: {arms}."]
+        case Operation.SKIP_STEPS if content.get("verb") == "skip":
+            at = int(content["step"]) + 1
+            return [f"Step {at} is skipped: version {version} of {model} goes on to what comes next."]
         case Operation.SKIP_STEPS:
             return [f"The remaining steps are skipped: version {version} of {model} answers every customer."]
         case Operation.CONFIGURE:

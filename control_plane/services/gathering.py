@@ -21,14 +21,8 @@ from control_plane.domain.truth import Truth
 from control_plane.errors import NotFound
 from control_plane.services import archive as archive_service
 
-FOLDER: Final = "retraining"  # of the archive: rows lie there for as long as the job that learns from them is open
 _HOUR: Final = timedelta(hours=1)
 _LATEST: Final = ("observed_at", "received_at")
-
-
-def file_of(job_id: UUID) -> str:
-    """Of a job's rows, below FOLDER."""
-    return f"{job_id}.ndjson.gz"
 
 
 class Collected:

@@ -30,7 +30,7 @@ from control_plane.domain.governance.policy import TELLS, Operation, Policy, Sev
 from control_plane.domain.notices import Notice
 from control_plane.domain.rollouts import Phase
 from control_plane.errors import Conflict, ControlPlaneError, NotFound
-from control_plane.services import approvals, notices, performance, policies, promotion, proposals, signals
+from control_plane.services import approvals, notices, performance, policies, promotion, proposals, replays, signals
 from control_plane.services.cutover import Cause
 from control_plane.services.proposals import Proposal
 
@@ -279,13 +279,20 @@ async def _proposal(session: AsyncSession, act: PolicyActRow) -> Proposal:
 
 
 async def _known(session: AsyncSession, signal: Signal) -> Signal:
-    """With the model only if there is one of that name."""
+    """With the model only if there is one of that name, and with what the replay of a retrained version came to."""
     if signal.model is None:
         return signal
     try:
         await versions.model(session, signal.model)
     except NotFound:
         return dataclasses.replace(signal, model=None)
+    if signal.source is Source.RETRAINING and signal.facts.get("replay"):
+        try:
+            shown = await replays.view(session, signal.model, UUID(str(signal.facts["replay"])))
+        except (NotFound, ValueError):  # somebody tries out what would be decided
+            return signal
+        said = {"replay_state": shown.state, "replay_summary": shown.summary, "replay_gate": shown.gate}
+        return dataclasses.replace(signal, facts={**signal.facts, **said})
     return signal
 
 

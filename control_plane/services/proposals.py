@@ -33,12 +33,13 @@ from control_plane.services.cutover import NO_REASON, Cause
 from control_plane.services.promotion import Policy
 
 Done = Entry | JobView | TrafficView | StageChangeView | PolicyView
-Verb = Literal["pause", "abort", "promote"]
+Verb = Literal["pause", "abort", "promote", "skip"]
 _PLAN = TypeAdapter(Plan)
 _STEERS: Mapping[Verb, Operation] = {
     "pause": Operation.PAUSE_ROLLOUT,
     "abort": Operation.ROLL_BACK,
     "promote": Operation.SKIP_STEPS,
+    "skip": Operation.SKIP_STEPS,
 }
 
 

@@ -19,11 +19,11 @@ from control_plane.adapters.scorers import Scored, Scorer, Version
 from control_plane.adapters.store import versions
 from control_plane.adapters.store.tables import ModelVersionRow
 from control_plane.domain import quality
-from control_plane.domain.model_config import FeatureType, Label, ModelConfig
+from control_plane.domain.model_config import Label, ModelConfig
 from control_plane.domain.replay import read
 from control_plane.domain.replay.report import FeatureChange, Flips, Refusal, Report
 from control_plane.errors import InvalidInput
-from control_plane.services import evidence, logged_rows
+from control_plane.services import evidence, logged_rows, replayable
 from control_plane.services.logged_rows import Piece
 from control_plane.services.replay_fold import Chosen, Fold, Subject
 
@@ -31,7 +31,6 @@ ROWS: Final = 8_192  # of one chunk
 _SINGLES: Final = 8  # rows of a chunk that are timed alone as well
 _LOAD_S: Final = 1_800.0  # an environment may have to be built
 _REFUSALS: Final = 20
-_SEGMENTED: Final = frozenset({FeatureType.CATEGORY, FeatureType.BOOLEAN, FeatureType.INTEGER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,55 +155,16 @@ async def _versions(place: Place, model: str, baseline: str, candidate: str) -> 
     async with place.sessions() as session:
         before = await versions.version(session, model, baseline)
         after = await versions.version(session, model, candidate)
-    if wrong := [reason for row in (before, after) for reason in unusable(row)]:
+    if wrong := [reason for row in (before, after) for reason in replayable.unusable(row)]:
         raise InvalidInput("This cannot be replayed.", model=model, reasons=wrong)
     return before, after
 
 
-def unusable(row: ModelVersionRow) -> list[str]:
-    """Why this version cannot be replayed."""
-    parsed, _ = evidence.config(row)
-    found: list[str] = []
-    if row.deleted_at is not None:
-        found.append(f"version {row.version} is gone from MLflow.")
-    if row.digest is None:
-        found.append(f"the artifact of version {row.version} has not been read yet.")
-    if parsed is not None and parsed.serving.endpoint:
-        found.append(f"version {row.version} runs at somebody else's endpoint; there is nothing to run here.")
-    return found
-
-
-def mismatches(
-    baseline: ModelVersionRow, candidate: ModelVersionRow, *, sample: float, segment: str | None
-) -> list[str]:
-    """Why the two cannot be compared so."""
-    before, after = (evidence.config(row)[0] for row in (baseline, candidate))
-    wrong: list[str] = []
-    if before and after and before.problem is not after.problem:
-        wrong.append(f"version {baseline.version} is {before.problem}, version {candidate.version} is {after.problem}.")
-    if not 0 < sample <= 1:
-        wrong.append(f"sample: a share of the customers, above 0 and at most 1, not {sample:g}.")
-    if segment is not None:
-        wrong += _segment_problems(before, segment)
-    return wrong
-
-
 def _subject(rows: tuple[ModelVersionRow, ModelVersionRow], sample: float, segment: str | None) -> Subject:
-    if wrong := mismatches(*rows, sample=sample, segment=segment):
+    if wrong := replayable.mismatches(*rows, sample=sample, segment=segment):
         raise InvalidInput("This cannot be replayed.", model=rows[0].model, reasons=wrong)
     before, after = (evidence.config(row)[0] for row in rows)
     return Subject(rows[0].version, before, after, sample, segment, datetime.now(UTC))
-
-
-def _segment_problems(config: ModelConfig | None, segment: str) -> list[str]:
-    feature = config.features.get(segment) if config else None
-    if config is None or feature is None:
-        return [f"segment: the model has no feature {segment}."]
-    if feature.pii or segment in {config.unit, config.id}:
-        return [f"segment: {segment} is personal."]
-    if feature.type not in _SEGMENTED:
-        return [f"segment: {segment} is a {feature.type}; name a category, a boolean or an integer."]
-    return []
 
 
 async def _version(place: Place, row: ModelVersionRow) -> Version:

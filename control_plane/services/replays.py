@@ -19,7 +19,7 @@ from control_plane.domain.replay import words
 from control_plane.domain.replay.gate import ReplayGate
 from control_plane.domain.replay.report import Report
 from control_plane.errors import InvalidInput
-from control_plane.services import evidence, replay
+from control_plane.services import evidence, replayable
 from control_plane.services.cutover import NO_REASON, Cause
 
 _REPORT: Final = TypeAdapter(Report)
@@ -49,9 +49,9 @@ async def request(session: AsyncSession, name: str, spec: ReplaySpec, *, cause: 
     if wrong or named is None:
         raise InvalidInput("This cannot be replayed.", model=name, reasons=wrong)
     baseline = await versions.version(session, name, named)
-    wrong = [*replay.unusable(baseline), *replay.unusable(candidate)]
+    wrong = [*replayable.unusable(baseline), *replayable.unusable(candidate)]
     if not wrong:
-        wrong = replay.mismatches(baseline, candidate, sample=spec.sample, segment=spec.segment)
+        wrong = replayable.mismatches(baseline, candidate, sample=spec.sample, segment=spec.segment)
     if wrong:
         raise InvalidInput("This cannot be replayed.", model=name, reasons=wrong)
     pair = _pair(candidate, baseline)

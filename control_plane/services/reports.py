@@ -317,14 +317,14 @@ async def _happened(
     approved = tuple(
         Approval(
             datetime.fromisoformat(r["at"]),
-            r["action"],
-            r["actor"]["person"],
-            r["approver"]["person"],
+            r["after"]["operation"],
+            r["after"]["author"],
+            ", ".join(r["after"]["agreed"]),
             "; ".join(r["reasons"]),
             int(r["seq"]),
         )
         for r in records
-        if r.get("approver")
+        if r["action"] == "approval.approve" and r["after"]["state"] == "approved"
     )
     if not told:
         events = (await timeline.view(session, model, as_of=now, limit=_EVENTS)).events
@@ -345,7 +345,7 @@ def _limits(row: ModelVersionRow | None, config: ModelConfig | None, seen: Perfo
         found.append(f"Leakage: {leakage}.")
     if config and config.label.depends_on_decision:
         found.append("The outcome of a positive decision is not observed: live metrics are bounds.")
-    if config and config.time is None:
+    if config and config.time is None and data.get("from") is None:
         found.append("Rows of the training data have no time: nothing is said about how fast the model ages.")
     if not seen.labelled:
         found.append("No outcome of a prediction in the period is known: quality with customers is not measured.")

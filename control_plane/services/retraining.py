@@ -1,23 +1,29 @@
-"""What a retraining came to: a better version is put into Staging with its evidence, anything else is told and left."""
+"""What a retraining came to: a better version is put into Staging with its evidence, anything else is told and left.
+
+A better one is replayed over logged traffic, too; its signal is decided about when that is over (`signals.undecided`).
+"""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, cast
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adapters.store import audit, versions
+from control_plane.adapters.store.tables import ModelVersionRow
+from control_plane.contracts.replays import ReplaySpec
 from control_plane.contracts.rollouts import PromoteSpec
 from control_plane.domain import retraining as domain
 from control_plane.domain.audit import Actor
 from control_plane.domain.governance.decide import Signal, Status
 from control_plane.domain.governance.policy import Severity, Source
+from control_plane.domain.replay.gate import ReplayGate
 from control_plane.domain.retraining import Judged
 from control_plane.domain.rollouts import Verdict
 from control_plane.domain.stages import Stage
-from control_plane.errors import GatesNotMet, RolloutOpen
-from control_plane.services import evidence, promotion, signals
+from control_plane.errors import GatesNotMet, InvalidInput, RolloutOpen
+from control_plane.services import evidence, promotion, replays, signals
 from control_plane.services.cutover import Cause
 
 CAUSE: Final = Cause(Actor("worker"), "retraining", automated=True)
@@ -44,7 +50,10 @@ async def settle(
         except (GatesNotMet, RolloutOpen) as exc:
             reasons = "; ".join(map(str, exc.extra.get("reasons") or (exc.detail,)))
             judged = Judged(Verdict.INCONCLUSIVE, f"{judged.why} It cannot be in Staging: {reasons}")
-    found = {"verdict": judged.verdict.value, "why": judged.why, "stage": stage.value}
+    found: dict[str, Any] = {"verdict": judged.verdict.value, "why": judged.why, "stage": stage.value}
+    if judged.verdict is Verdict.PASS and stage is Stage.STAGING and row.production_version is not None:
+        gate = config.registry.gates.replay if config else None
+        found |= await _replay(session, version, gate or ReplayGate(), job_id, now=now)
     facts = {name: said.get(name) for name in ("version", "metric", "production", "gathered")} | {"job": str(job_id)}
     await audit.append(
         session,
@@ -59,6 +68,22 @@ async def settle(
     name = BETTER if judged.verdict is Verdict.PASS else NOT_BETTER
     await _notice(session, model, job_id, name, Severity.INFO, facts | found, now=now)
     return found
+
+
+async def _replay(
+    session: AsyncSession, version: ModelVersionRow, gate: ReplayGate, job_id: UUID, *, now: datetime
+) -> dict[str, Any]:
+    """Have it replayed beside Production over the traffic its gate asks for. `replay`: its id; None: `not_replayed`
+    says why."""
+    try:
+        since = now - timedelta(days=gate.since_days)
+        spec = ReplaySpec(candidate=version.version, since=since, reason=f"Retrained by job {job_id}.")
+        asked = await replays.request(session, version.model, spec, cause=CAUSE, now=now)
+    except InvalidInput as exc:
+        return {"replay": None, "not_replayed": "; ".join(map(str, exc.extra.get("reasons") or (exc.detail,)))}
+    except OverflowError:
+        return {"replay": None, "not_replayed": f"registry.gates.replay.since_days: {gate.since_days:g} is too long."}
+    return {"replay": str(asked.id)}
 
 
 async def failed(session: AsyncSession, model: str, job_id: UUID, why: str, *, now: datetime) -> None:

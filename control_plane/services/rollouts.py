@@ -25,6 +25,7 @@ _VERBS: dict[str, Callable[..., Rollout]] = {
     "resume": rollouts.resume,
     "abort": rollouts.abort,
     "promote": rollouts.promote,
+    "skip": rollouts.skip,
 }
 _RUNS = 1_000  # looks kept grow with the logarithm of a rollout's age
 _STATUS = {Phase.PAUSED: "paused", Phase.SUCCEEDED: "completed", Phase.ABORTED: "aborted"}
@@ -33,14 +34,14 @@ _STATUS = {Phase.PAUSED: "paused", Phase.SUCCEEDED: "completed", Phase.ABORTED: 
 async def steer(
     session: AsyncSession, rollout_id: UUID, verb: str, reason: str, *, cause: Cause, now: datetime, warm: timedelta
 ) -> Entry:
-    """pause, resume, abort or promote. Conflict when its phase does not allow that.
+    """pause, resume, abort, promote or skip. Conflict when its phase does not allow that.
 
     Aborting after the cut-over makes stable Production again.
     """
     entry = await store.load(session, rollout_id)
     await versions.model(session, entry.model, lock=True)
     entry = await store.load(session, rollout_id)  # as it is now that nobody else can move it
-    if verb == "promote" and entry.rollout.plan.strategy is Strategy.SHADOW:
+    if verb in {"promote", "skip"} and entry.rollout.plan.strategy is Strategy.SHADOW:
         raise Conflict("A shadow rollout moves no traffic; abort it and promote the version by another strategy.")
     new = _VERBS[verb](entry.rollout, reason, now=now)
     return await cutover.move(session, entry, new, action=f"rollout.{verb}", cause=cause, now=now, warm=warm)

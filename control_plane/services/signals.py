@@ -1,5 +1,6 @@
 """Something was noticed: kept once, for the policy in force to decide about."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -11,7 +12,13 @@ from control_plane.domain.governance.decide import Signal
 
 async def notice(session: AsyncSession, key: str, signal: Signal, *, now: datetime) -> bool:
     """Whether it is new. `key` says what happened, so that the same, told again, is one signal."""
-    fresh = await store.add(session, f"{signal.source}:{key}", signal, now=now)
-    if fresh:
-        await wake.notify(session, f"signal {signal.source}")
-    return fresh
+    return await notice_all(session, {key: signal}, now=now) == 1
+
+
+async def notice_all(session: AsyncSession, found: Mapping[str, Signal], *, now: datetime) -> int:
+    """How many of these, by key, are new."""
+    new = await store.add(session, {f"{signal.source}:{key}": signal for key, signal in found.items()}, now=now)
+    if new:
+        for source in sorted({signal.source for signal in found.values()}):
+            await wake.notify(session, f"signal {source}")
+    return new

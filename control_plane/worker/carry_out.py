@@ -18,9 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from control_plane.adapters.objects import Objects, below, location
 from control_plane.adapters.store import jobs, wake, work
 from control_plane.adapters.store.tables import JobRow
-from control_plane.domain.retraining import Source
+from control_plane.domain.retraining import FOLDER, Source, file_of
 from control_plane.errors import ControlPlaneError, InvalidConfig, NotFound
-from control_plane.services import gathering, retraining
+from control_plane.services import retraining
 from control_plane.settings import WorkerSettings
 from control_plane.worker import cluster_jobs, notifier, subprocesses
 from control_plane.worker.subprocesses import Run
@@ -87,12 +87,12 @@ class Carrier:
             raise InvalidConfig("The trainer runs in the cluster and the archive is a folder of the worker's host: "
                                 "set MLCP_ARCHIVE_URL to a bucket.")  # fmt: skip
         collector = [sys.executable, "-m", "control_plane.ingest.collector", str(row.id)]
-        rows, name = Objects(url, gathering.FOLDER), gathering.file_of(row.id)
+        rows, name = Objects(url, FOLDER), file_of(row.id)
         try:
             gathered = await self._run(row.id, self._here(collector, path), path, deadline)
             if gathered.state != "succeeded":
                 return gathered
-            argv += ["--logged", below(url, f"{gathering.FOLDER}/{name}")]
+            argv += ["--logged", below(url, f"{FOLDER}/{name}")]
             ended = await self._run(row.id, self._where(row, argv, path), path, deadline)
         finally:
             await asyncio.to_thread(rows.remove, name)

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.adapters.metrics import Metrics
@@ -18,7 +17,7 @@ from control_plane.adapters.store.tables import ModelVersionRow
 from control_plane.domain.drift import document
 from control_plane.domain.registry import NATIVE_FOLDER
 from control_plane.domain.stages import Stage
-from control_plane.errors import ControlPlaneError, InvalidInput, NotFound
+from control_plane.errors import InvalidInput, NotFound
 from control_plane.services import drift, references
 from control_plane.services.drift import Looked
 from control_plane.settings import WorkerSettings
@@ -61,8 +60,8 @@ class Monitor:
         for step in (self._references, self._windows):
             try:
                 await step(now)
-            except (SQLAlchemyError, OSError, ControlPlaneError) as exc:
-                log.warning("drift.step_failed", step=step.__name__, error=repr(exc))
+            except Exception:
+                log.exception("drift.step_failed", step=step.__name__)
         async with self.sessions() as session:
             models = [row.name for row in await versions.models(session, after=None, limit=_MODELS)]
         for model in models:
@@ -90,12 +89,18 @@ class Monitor:
         for row in rows:
             if (row.model, row.version) not in wanted:
                 continue
-            found = await self._artifact(row)
-            async with self.sessions.begin() as session:
-                if found is not None:
-                    await store.add_reference(session, row.model, row.version, "training", found, now=now)
-                else:
-                    await references.from_traffic(session, row, now=now)
+            try:
+                await self._reference(row, now)
+            except Exception:
+                log.exception("drift.reference_failed", model=row.model, version=row.version)
+
+    async def _reference(self, row: ModelVersionRow, now: datetime) -> None:
+        found = await self._artifact(row)
+        async with self.sessions.begin() as session:
+            if found is not None:
+                await store.add_reference(session, row.model, row.version, "training", found, now=now)
+            else:
+                await references.from_traffic(session, row, now=now)
 
     async def _artifact(self, row: ModelVersionRow) -> dict[str, Any] | None:
         """The version's profile.json; None if it has none that can be read."""
@@ -106,7 +111,7 @@ class Monitor:
                 document.from_json(cast("dict[str, Any]", found))
             except NotFound:
                 continue
-            except (ValueError, InvalidInput) as exc:
+            except (ValueError, InvalidInput, RecursionError) as exc:
                 log.warning("drift.profile_unusable", model=row.model, version=row.version, error=str(exc))
                 return None
             return cast("dict[str, Any]", found)

@@ -6,7 +6,6 @@ The worker starts it for every job of the kind `report`. Run again it makes the 
 import asyncio
 import hashlib
 import json
-import os
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -30,7 +29,6 @@ from control_plane.services.evidence import Defaults
 from control_plane.settings import ReporterSettings
 from control_plane.telemetry import configure_logging
 
-_NICE = 10  # behind everything that answers somebody
 _PATIENCE = timedelta(seconds=60)  # until the registry's new version is known here
 _LOOK_S = 1.0
 
@@ -123,7 +121,6 @@ async def narrate(settings: ReporterSettings, found: Facts) -> Report:
 def main() -> int:
     settings = ReporterSettings()  # pyright: ignore[reportCallIssue]  (the environment has the rest)
     configure_logging("reporter", level=settings.log_level)
-    os.nice(_NICE)
     try:
         said, code = asyncio.run(run(settings, UUID(sys.argv[1]))), 0
     except ControlPlaneError as exc:

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from model_servers import priority
+
 _GRACE_S = 10.0  # between SIGTERM and SIGKILL
+_NICE = 10  # behind everything that answers somebody, from its first import on
 _LINE_BYTES = 2**20
 
 
@@ -54,7 +57,8 @@ class Child:
 
 @asynccontextmanager
 async def started(argv: Sequence[str], *, log: Path, env: Mapping[str, str]) -> AsyncGenerator[Child]:
-    """Run `argv` with stderr appended to `log`; `lines` appends stdout. Ended, with its group, on leaving."""
+    """Run `argv` at a low priority, with stderr appended to `log`; `lines` appends stdout. Ended, with its group, on
+    leaving."""
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     pid_file = log.with_suffix(".pid")
     _end_leftover(pid_file)
@@ -68,6 +72,7 @@ async def started(argv: Sequence[str], *, log: Path, env: Mapping[str, str]) -> 
             start_new_session=True,
             limit=_LINE_BYTES,
         )
+    priority.of_session(_NICE, process.pid)
     pid_file.write_text(f"{process.pid} {_identity(process.pid)}")
     try:
         yield Child(process, log)

@@ -45,8 +45,8 @@ def probability(amount: Any) -> Any:
     return 1 / (1 + np.exp(-np.asarray(amount)))
 
 
-def grid() -> profiles.Profile:
-    given = columns(np.random.default_rng(0), 20_000, 0.0)
+def grid(rows: int = 20_000) -> profiles.Profile:
+    given = columns(np.random.default_rng(0), rows, 0.0)
     return fold.reference(
         given, TYPES, cells=fold.Cells(), prediction=(FeatureType.NUMBER, probability(given["amount"]))
     )
@@ -61,7 +61,7 @@ class Life:
     def __init__(self, maker: Sessions) -> None:
         self.maker, self.rng = maker, np.random.default_rng(5)
 
-    async def begin(self, version: str = "1", when: date = START) -> None:
+    async def begin(self, version: str = "1", when: date = START, reference: profiles.Profile = GRID) -> None:
         at = store.midnight(when)
         async with self.maker.begin() as session:
             if version == "1":
@@ -73,7 +73,7 @@ class Life:
             facts |= {"config": CONFIG, "evidence": EVIDENCE, "created_at": at, "discovered_at": at}
             await session.execute(insert(ModelVersionRow).values(**facts))
             await session.execute(text(f"UPDATE models SET production_version = '{version}'"))
-            await store.add_reference(session, "churn", version, "training", document.to_json(GRID), now=at)
+            await store.add_reference(session, "churn", version, "training", document.to_json(reference), now=at)
 
     async def hours(
         self,
@@ -83,12 +83,14 @@ class Life:
         version: str = "1",
         hours: range = range(24),
         blocks: int = 60,
+        reference: profiles.Profile = GRID,
         **odd: Any,
     ) -> None:
         rows = []
         for hour in hours:
             given = columns(self.rng, blocks, shift + 0.5 * np.cos(hour / 24 * 2 * np.pi)) | odd
-            window = fold.fold(GRID, given, prediction=probability(given["amount"]) if "amount" in given else None)
+            said = probability(given["amount"]) if "amount" in given else None
+            window = fold.fold(reference, given, prediction=said)
             facts = {"model": "churn", "version": version, "variant": "stable", "grain": "part", "rows": blocks}
             starts = store.midnight(day) + timedelta(hours=hour)
             rows += [facts | {"kind": k, "starts": starts, "data": compact.pack(window)} for k in ("rows", "blocks")]
@@ -178,6 +180,35 @@ async def test_a_new_version_with_its_own_reference_closes_the_incident_of_the_o
     await life.hours(day(1), 0.0, version="2")
     assert not (await life.look(day(1), 23, early=True)).incident
     assert (await life.view(day(1), 23)).incidents[0].history[-1].what == "close"
+
+
+async def test_a_new_version_whose_hold_out_is_too_small_to_tell_ends_it_with_its_first_usual_day(life: Life) -> None:
+    small = grid(300)
+    await life.hours(day(0), 1.5)
+    assert (await life.look(day(0), 23, early=True)).incident
+    await life.begin("2", day(1), small)
+    for number in (1, 2):
+        await life.hours(day(number), version="2", reference=small)
+    assert (await life.look(day(2), 23)).incident, "the day it began on was no whole one"
+    looked = await life.look(day(3), 5)
+    data = next(reading for reading in looked.readings if reading.kind is Kind.DATA)
+    assert data.verdict is Verdict.INCONCLUSIVE
+    assert "the reference has 300 rows" in data.why
+    assert not looked.incident
+    closed = (await life.view(day(3), 5)).incidents[0].history[-1]
+    assert (closed.what, closed.version) == ("close", "2")
+
+
+async def test_a_new_version_with_a_small_hold_out_whose_customers_have_moved_keeps_the_incident_open(
+    life: Life,
+) -> None:
+    small = grid(300)
+    await life.hours(day(0), 1.5)
+    assert (await life.look(day(0), 23, early=True)).incident
+    await life.begin("2", day(1), small)
+    for number in (1, 2):
+        await life.hours(day(number), 1.5, version="2", reference=small)
+    assert (await life.look(day(3), 5)).incident
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,22 @@ async def test_a_version_of_the_pipeline_brings_its_own(maker: Sessions, monitor
     assert again.created_at == reference.created_at
 
 
+async def test_a_profile_that_breaks_the_look_holds_up_no_other_version(maker: Sessions, monitor: Monitor) -> None:
+    for model in ("apples", "fraud"):
+        await add_model(maker, model, versions=0)
+        await add_version(maker, model, "1", stage="Production")
+
+    class Broken(Artifacts):
+        async def read(self, model: str, version: str, path: str, *, limit: int = 4 * 2**20) -> bytes:
+            if model == "apples":
+                raise RuntimeError("not foreseen")
+            return await super().read(model, version, path, limit=limit)
+
+    files = {"artifacts/native/profile.json": json.dumps(PROFILE).encode()}
+    await Monitor(monitor.settings, maker, Broken(files), monitor.gauges)()
+    assert await found(maker) is not None
+
+
 async def test_one_that_brought_none_is_compared_with_its_first_answers(maker: Sessions, monitor: Monitor) -> None:
     await in_production(maker)
     broken = Artifacts({"profile.json": b'{"format": 99}'})

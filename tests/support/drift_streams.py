@@ -101,7 +101,7 @@ def first_alarm(
 
 def measured(matrix: Floats, cells: Floats) -> tuple[Floats, Floats]:
     """As `evidence.measure`, for (looks, features, cells) at once."""
-    share = cells / cells.sum(axis=-1, keepdims=True)
+    share = cells / np.maximum(1.0, cells.sum(axis=-1, keepdims=True))  # an hour may have no rows yet
     mean = share @ matrix.T
     return mean, np.maximum(0.0, share @ (matrix**2).T - mean**2)
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from control_plane.embedded import binaries
+from tests.support import forked
 
 T = TypeVar("T")
+Child = subprocess.Popen[bytes] | forked.Forked
 
 
 def free_port() -> int:
@@ -26,12 +28,15 @@ def free_port() -> int:
 @contextmanager
 def running(
     argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[Child]:
     """A child in its own process group; SIGTERM at the end, SIGKILL for what does not listen."""
-    with log.open("wb") as out:
-        child = subprocess.Popen(
-            argv, stdout=out, stderr=out, env={**os.environ, **(env or {})}, start_new_session=True, cwd=cwd
-        )
+    given = {**os.environ, **(env or {})}
+    child: Child
+    if forked.can_be(argv):
+        child = forked.Forked(argv, log=log, env=given, cwd=cwd)
+    else:
+        with log.open("wb") as out:
+            child = subprocess.Popen(argv, stdout=out, stderr=out, env=given, start_new_session=True, cwd=cwd)
     try:
         yield child
     finally:
@@ -68,3 +73,9 @@ def redis_argv(folder: Path) -> list[str]:
     """The command of a Redis that listens on `folder`/redis.sock alone and keeps nothing."""
     listening = ["--port", "0", "--unixsocket", f"{folder}/redis.sock"]
     return [str(binaries.redis_server()), *listening, "--save", "", "--appendonly", "no", "--dir", str(folder)]
+
+
+def niceness_of_session(pid: int) -> int | None:
+    """None where the kernel does not group by session."""
+    group = Path(f"/proc/{pid}/autogroup")
+    return int(group.read_text().split()[-1]) if group.exists() else None

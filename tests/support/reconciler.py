@@ -22,7 +22,7 @@ from control_plane.adapters.store.rollouts import Entry
 from control_plane.adapters.store.tables import ModelVersionRow
 from control_plane.contracts.snapshot import ModelRoute, decode
 from control_plane.domain.registry import tree_digest
-from tests.support.processes import running
+from tests.support.processes import Child, running
 
 Sessions = async_sessionmaker[AsyncSession]
 DEAD = "http://127.0.0.1:9"  # nobody listens there
@@ -33,7 +33,7 @@ def environment(dsn: str, redis: str, home: Path, mlflow: str = DEAD) -> dict[st
 
 
 @contextmanager
-def reconciler(env: Mapping[str, str], log: Path, *, fault: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def reconciler(env: Mapping[str, str], log: Path, *, fault: str | None = None) -> Iterator[Child]:
     """`fault`: see tests.support.faults."""
     module = "tests.support.faults" if fault else "control_plane.reconciler"
     with running([sys.executable, "-m", module], log=log, env={**env, "FAULT": fault or ""}) as child:

@@ -105,9 +105,8 @@ class World:
 
             async def ended() -> bool:
                 await customers.come(150)
-                over = (await rollout_of(self.sessions, entry)).told_at is not None
-                over = over and (await rollout_of(self.sessions, entry)).rollout.phase in TERMINAL
-                return over or child.poll() is not None
+                now = await rollout_of(self.sessions, entry)  # one look: its end is not told with the phase before it
+                return (now.rollout.phase in TERMINAL and now.told_at is not None) or child.poll() is not None
 
             await eventually(ended, within=within, what=f"{fault}: {self.log}", every=0.02)
             died = child.poll() is not None

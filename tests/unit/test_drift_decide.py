@@ -86,6 +86,40 @@ def test_every_kind_of_bad_input_is_named_and_inconclusive() -> None:
     assert decide.judge("gone", REFERENCE.features["amount"], None, POLICY, tests=1).verdict is Verdict.INCONCLUSIVE
 
 
+def test_texts_without_a_word_are_named_and_inconclusive() -> None:
+    found = of(look({**rows(5_000), "memo": ["", "...", "!"] * 1_666 + ["", "?"]}), "memo")
+    assert (found.verdict, found.psi, found.findings[0].issue) == (Verdict.INCONCLUSIVE, None, Issue.CONSTANT)
+    wordless = fold.reference({"memo": [""] * 900}, {"memo": FeatureType.TEXT}, cells=Cells())
+    (found,) = decide.compare(wordless, fold.fold(wordless, {"memo": ["a"] * 900}), POLICY).features
+    assert (found.verdict, found.findings[0].issue) == (Verdict.INCONCLUSIVE, Issue.NO_REFERENCE)
+
+
+def test_words_where_there_was_true_and_false_are_a_new_type() -> None:
+    flags = fold.reference({"flag": [True, False] * 900}, {"flag": FeatureType.BOOLEAN}, cells=Cells())
+    (found,) = decide.compare(flags, fold.fold(flags, {"flag": ["yes", "no"] * 900}), POLICY).features
+    assert (found.verdict, found.findings[0].issue) == (Verdict.INCONCLUSIVE, Issue.NEW_TYPE)
+
+
+def test_a_value_that_everybody_had_and_nobody_has_is_told_by_name() -> None:
+    gone = of(look({**rows(9_000), "country": ["FR", "IT"] * 4_500}), "country")
+    assert "'DE': 33" in gone.why
+    assert gone.verdict is Verdict.FAIL
+
+
+def test_no_value_of_a_few_rows_is_told_to_anybody() -> None:
+    columns: dict[str, fold.Column] = {
+        "mail": [f"customer{i}@example.org" for i in range(2_000)],
+        "salary": [*RNG.normal(3_000, 300, 1_999), 987_654.0],
+        "country": ["DE", "FR"] * 1_000,
+    }
+    kinds = {"mail": FeatureType.CATEGORY, "salary": FeatureType.NUMBER, "country": FeatureType.CATEGORY}
+    made = fold.reference(columns, kinds, cells=Cells())
+    told = str([decide.histogram(feature, feature) for feature in made.features.values()])
+    assert "example.org" not in told
+    assert "9.877e+05" not in told
+    assert "'DE'" in told
+
+
 def test_an_empty_window_and_an_empty_reference_are_inconclusive() -> None:
     empty = look({})
     assert (empty.verdict, empty.largest_psi) == (Verdict.INCONCLUSIVE, None)

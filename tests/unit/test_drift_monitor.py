@@ -1,5 +1,6 @@
 """What the monitor takes for usual, what it calls an alarm, and how bad it says it is."""
 
+import math
 from datetime import date, timedelta
 
 import numpy as np
@@ -107,6 +108,14 @@ def test_of_an_error_metric_more_is_worse() -> None:
     worse = monitor.read_performance("mae", Estimate(9.0, 0.1, 500), 5.0, 5.2, drop=1.0, alpha=1e-6, how="realised")
     better = monitor.read_performance("mae", Estimate(1.0, 0.1, 500), 5.0, 5.2, drop=1.0, alpha=1e-6, how="realised")
     assert (worse.verdict, better.verdict) == (Verdict.FAIL, Verdict.PASS)
+
+
+def test_performance_of_no_number_is_inconclusive() -> None:
+    for value, usual in ((math.nan, 0.85), (0.84, math.nan), (math.inf, 0.85)):
+        found = monitor.read_performance(
+            "roc_auc", Estimate(value, 0.01, 500), usual, None, drop=0.05, alpha=1e-6, how="realised"
+        )
+        assert (found.verdict, found.alarm, found.score) == (Verdict.INCONCLUSIVE, False, None)
 
 
 def test_features_explain_a_shift_by_distance_and_importance() -> None:

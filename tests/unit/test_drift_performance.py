@@ -47,6 +47,8 @@ def test_realised_metrics_are_those_of_scikit_learn() -> None:
     mae = judged(config(Problem.REGRESSION), far, Usual(0.5)).realised
     assert mae is not None
     assert mae.value == pytest.approx(0.5)
+    garbage = [*far, Answer(1.0, None, None, None, 1e200)]
+    assert judged(config(Problem.REGRESSION), garbage, Usual(0.5)).realised == mae
 
 
 def test_a_hold_out_far_better_than_the_truth_is_an_alarm_and_one_like_it_is_none() -> None:

@@ -2,6 +2,7 @@ import json
 import math
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,6 +156,7 @@ def test_a_profile_written_by_hand_is_enough() -> None:
         ({"features": {"x": {"type": "category", "categories": {}, "distinct": "%"}}}, "features.x.distinct"),
         ({"features": {"x": {"type": "text"}}}, "features.x.words"),
         ({"features": []}, "features"),
+        ({"features": {"x": {"type": "number", "edges": [0, 10**400], "counts": [1]}}}, "features.x.edges"),
     ],
 )
 def test_a_document_that_cannot_be_read_names_the_member(change: dict[str, object], named: str) -> None:
@@ -220,3 +222,9 @@ def test_words_and_lengths_of_texts_are_profiled() -> None:
     assert Counter(text.words.categories)["order"] == 2
     assert text.words.other == 2
     assert (text.rows, text.absent.nulls, text.length.moments.high) == (2, 1, 16.0)
+
+
+@pytest.mark.parametrize("found", [[], None, "profile"])
+def test_a_document_that_is_no_object_is_refused(found: Any) -> None:
+    with pytest.raises(InvalidInput, match="profile"):
+        document.from_json(found)

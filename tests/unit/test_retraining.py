@@ -35,6 +35,8 @@ def test_only_a_difference_beyond_doubt_is_better_and_the_sign_is_the_metrics_ow
 def test_what_was_not_compared_is_inconclusive_and_the_first_version_is_better_than_none() -> None:
     assert judged(None).verdict is Verdict.INCONCLUSIVE
     assert judged(Difference(0.03, math.nan, math.nan)).verdict is Verdict.INCONCLUSIVE
+    for half in (Difference(0.1, 0.5, math.nan), Difference(-0.1, math.nan, -0.1), Difference(math.nan, 0.1, 0.2)):
+        assert judged(half).verdict is Verdict.INCONCLUSIVE
     assert judged(None, production=None).verdict is Verdict.PASS
 
 

@@ -28,7 +28,7 @@ looks = st.builds(
     st.sampled_from([None, None, None, "exit code 3"]),
     st.sampled_from([None, *Verdict]),
 )
-hands = st.sampled_from([rollouts.pause, rollouts.resume, rollouts.abort, rollouts.promote])
+hands = st.sampled_from([rollouts.pause, rollouts.resume, rollouts.abort, rollouts.promote, rollouts.skip])
 READY = Observation(candidate_ready=True)
 
 
@@ -123,6 +123,19 @@ def test_a_previewed_blue_green_gives_the_candidate_nobody_until_a_hand_cuts_ove
     assert rollouts.candidate_weight(rollouts.abort(preview, "no", now=T0)) == 0
 
 
+def test_a_hand_moves_a_rollout_one_step_on_and_from_the_last_to_everybody() -> None:
+    plan = Plan(Strategy.CANARY, (Step(500, MINUTE), Step(2_500, MINUTE), Step(8_000, MINUTE)), bake=10 * MINUTE)
+    rollout = rollouts.advance(Rollout(plan, T0), READY, now=T0)
+    second = rollouts.skip(rollout, "enough seen", now=T0 + MINUTE)
+    assert (second.phase, second.step, second.since, second.reason) == ("progressing", 1, T0 + MINUTE, "enough seen")
+    assert rollouts.candidate_weight(second) == 2_500
+    third = rollouts.skip(rollouts.pause(second, "wait", now=T0), "go on", now=T0 + 2 * MINUTE)
+    assert (third.phase, third.step, third.paused_from, third.crossed) == ("progressing", 2, None, T0 + 2 * MINUTE)
+    over = rollouts.skip(third, "all of them", now=T0 + 3 * MINUTE)
+    assert over == rollouts.promote(third, "all of them", now=T0 + 3 * MINUTE)
+    assert (over.phase, rollouts.candidate_weight(over)) == ("baking", BUCKETS)
+
+
 def test_a_candidate_that_is_never_ready_gives_up_at_the_deadline_and_says_so() -> None:
     plan = Plan(Strategy.BLUE_GREEN, deploy_deadline=MINUTE)
     waiting = Rollout(plan, T0)
@@ -144,11 +157,11 @@ def test_a_bake_that_fails_beyond_the_limit_goes_back() -> None:
 
 def test_what_a_phase_does_not_allow_is_a_conflict_that_names_it() -> None:
     pending = Rollout(Plan(Strategy.BLUE_GREEN), T0)
-    for forbidden in (rollouts.resume, rollouts.promote):
+    for forbidden in (rollouts.resume, rollouts.promote, rollouts.skip):
         with pytest.raises(Conflict, match="pending"):
             forbidden(pending, "", now=T0)
     done = rollouts.abort(pending, "", now=T0)
-    for forbidden in (rollouts.pause, rollouts.resume, rollouts.abort, rollouts.promote):
+    for forbidden in (rollouts.pause, rollouts.resume, rollouts.abort, rollouts.promote, rollouts.skip):
         with pytest.raises(Conflict, match="aborted"):
             forbidden(done, "", now=T0)
 

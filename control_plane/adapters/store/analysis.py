@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adapters.store.tables import AnalysisRunRow, ExposureRow, PredictionRow, RolloutLookRow
+from control_plane.adapters.store.truth import measured, number
 from control_plane.domain.analysis.forecast import Usual
 from control_plane.domain.analysis.judge import Live, Tally
 from control_plane.domain.targeting import Group
@@ -146,7 +147,7 @@ async def _outcome(session: AsyncSession, model: str, name: str, since: datetime
     return Usual(mean, max(0.0, float(squares) / units - mean**2) ** 0.5)
 
 
-_USUAL = text("""
+_USUAL = text(f"""
 WITH newest AS (
   SELECT unit_id, received_at, status, latency_us, fallback_reason, output FROM predictions
   WHERE model = :model AND received_at > :since AND day >= :days AND unit_id IS NOT NULL AND NOT shadow AND NOT pinned
@@ -155,18 +156,17 @@ WITH newest AS (
   SELECT min(received_at) AS first, count(*) AS n,
     avg(CASE WHEN status IN ('error', 'timeout', 'shed') THEN 1.0 ELSE 0.0 END)::float8 AS error,
     avg(CASE WHEN latency_us > :limit_us THEN 1.0 ELSE 0.0 END)::float8 AS slow,
-    avg(CASE WHEN jsonb_typeof(output->'probability') = 'number' THEN (output->>'probability')::float8 END) AS score
+    avg({number("output->'probability'")}) AS score
   FROM newest GROUP BY unit_id
 )
 SELECT count(*) AS units, sum(n) AS rows, min(first) AS first, avg(error) AS error_mean, stddev_samp(error) AS error_sd,
   avg(slow) AS slow_mean, stddev_samp(slow) AS slow_sd, avg(score) AS score_mean, stddev_samp(score) AS score_sd
 FROM units
-""")
+""")  # noqa: S608
 
-_OUTCOMES = text("""
+_OUTCOMES = text(f"""
 SELECT count(*), coalesce(sum(v), 0), coalesce(sum(v * v), 0) FROM (
-  SELECT CASE jsonb_typeof(value) WHEN 'number' THEN least(greatest(value::numeric, -1e15), 1e15)::float8
-    WHEN 'boolean' THEN CASE WHEN value::boolean THEN 1.0 ELSE 0.0 END END AS v
+  SELECT {measured("value")} AS v
   FROM outcomes WHERE model = :model AND name = :name AND observed_at >= :since
 ) seen
-""")
+""")  # noqa: S608

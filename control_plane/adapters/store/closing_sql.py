@@ -6,6 +6,7 @@ Columns are numbered by us: m0 is the first metric's value of a customer, x0 its
 from dataclasses import dataclass
 from datetime import timedelta
 
+from control_plane.adapters.store.truth import measured, number
 from control_plane.domain.analysis.plan import Prices, Source
 from control_plane.domain.experiments import ranking
 
@@ -55,13 +56,7 @@ class Group:
 
 
 _BAD = "(p.status IN ('error', 'timeout', 'shed') OR p.fallback_reason IS NOT NULL)"
-_SCORE = """
-  CASE WHEN jsonb_typeof(p.output->'probability') = 'number' THEN (p.output->>'probability')::float8 END
-"""
-_NUMBER = """
-  CASE jsonb_typeof({0}) WHEN 'number' THEN least(greatest(({0})::numeric, -1e15), 1e15)::float8
-    WHEN 'boolean' THEN CASE WHEN ({0})::boolean THEN 1.0 ELSE 0.0 END END
-"""
+_SCORE = number("p.output->'probability'")
 _LABEL = """
   LEFT JOIN LATERAL (
     SELECT o.value FROM outcomes o
@@ -93,7 +88,10 @@ def statement(group: Group, truth: Truth) -> tuple[str, dict[str, object]]:
                 per_request.append(f"avg({slow}) FILTER (WHERE p.status = 'ok')::float8 AS m{at}")
             case Source.SCORE:
                 own = "p.served_version = p.assigned_version"
-                per_request.append(f"least(greatest(avg({_SCORE}) FILTER (WHERE {own}), 0), 1)::float8 AS m{at}")
+                mean = f"avg({_SCORE}) FILTER (WHERE {own})"  # NULL without a score, which greatest() would make 0
+                per_request.append(
+                    f"(CASE WHEN {mean} IS NOT NULL THEN least(greatest({mean}, 0), 1) END)::float8 AS m{at}"
+                )
             case Source.LABEL_ERROR:
                 labelled = True
                 per_request.append(f"avg({_wrong(truth)})::float8 AS m{at}")
@@ -205,7 +203,7 @@ def _cost(at: int, truth: Truth, *, own: bool) -> str:
     said, true = _said_and_true(truth)
     missed = f"CAST(:fn{at} AS float8)"
     if own:  # the price that the request itself names
-        price = _NUMBER.format(f"(p.features -> CAST(:own{at} AS text))")
+        price = measured(f"(p.features -> CAST(:own{at} AS text))")
         missed = f"coalesce({price}, CAST(:fn{at} AS float8))"
     tp, fp, tn = (f"CAST(:{kind}{at} AS float8)" for kind in ("tp", "fp", "tn"))
     return f"""
@@ -280,13 +278,13 @@ def _before(at: int) -> str:
 
 def _total(own: str, of_predictions: str) -> str:
     newest = "o.observed_at DESC, o.received_at DESC"
-    number = _NUMBER.format("o.value")
+    said = measured("o.value")
     by_unit = f"""
-      (SELECT {number} FROM outcomes o WHERE o.model = :model AND o.unit_id = units.unit_id AND {own}
+      (SELECT {said} FROM outcomes o WHERE o.model = :model AND o.unit_id = units.unit_id AND {own}
        ORDER BY {newest} LIMIT 1)"""  # noqa: S608
     by_prediction = f"""
       (SELECT sum(v) FROM (
-        SELECT DISTINCT ON (o.prediction_id) {number} AS v FROM outcomes o
+        SELECT DISTINCT ON (o.prediction_id) {said} AS v FROM outcomes o
         WHERE {of_predictions} AND {own} ORDER BY o.prediction_id, {newest}) newest)"""  # noqa: S608
     return f"coalesce({by_unit}, 0) + coalesce({by_prediction}, 0)"
 

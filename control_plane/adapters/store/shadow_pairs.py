@@ -11,6 +11,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.adapters.store.truth import number
 from control_plane.domain.analysis.shadow import Pairs
 from control_plane.domain.experiments.samples import Mean
 
@@ -60,9 +61,7 @@ _FAILED = "CASE WHEN {0}_status = 'ok' THEN 0.0 ELSE 1.0 END::float8"
 _SLOW = "CASE WHEN {0}_latency > :limit_us THEN 1.0 ELSE 0.0 END::float8"
 _BOTH = "c_status = 'ok' AND b_status = 'ok'"
 _SAID = "coalesce({0}.decision, {0}.output ->> 'label')"
-_SCORE = (
-    "CASE WHEN jsonb_typeof({0}.output -> 'probability') = 'number' THEN ({0}.output ->> 'probability')::float8 END"
-)
+_SCORE = number("{0}.output -> 'probability'")
 _CLAMPED = "least(greatest({0}_score, 0), 1)"
 _OTHER = "CASE WHEN c_said = b_said THEN 0.0 ELSE 1.0 END::float8"
 

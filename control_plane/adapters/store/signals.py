@@ -3,33 +3,47 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import String, cast, delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adapters.store import ids
-from control_plane.adapters.store.tables import ApprovalRow, PolicyActRow, SignalRow, WebhookDeliveryRow
+from control_plane.adapters.store.jobs import OPEN
+from control_plane.adapters.store.tables import ApprovalRow, JobRow, PolicyActRow, SignalRow, WebhookDeliveryRow
 from control_plane.domain.governance.decide import Acted, Signal, Status
 from control_plane.domain.governance.policy import Operation, Severity, Source
 
 _LOCK = 7_305_005  # one decision at a time: the hour's budget is of all of them
+_ROWS = 1_000  # of one statement
 _FRESH = {"populate_existing": True}
 
 
-async def add(session: AsyncSession, key: str, signal: Signal, *, now: datetime) -> bool:
-    """Whether it is new: the same key is the same signal, however often it comes."""
-    facts = {"id": ids.new(), "key": key, "source": signal.source, "name": signal.name, "model": signal.model}
-    facts |= {"severity": signal.severity, "status": signal.status, "facts": dict(signal.facts), "at": signal.at}
-    made = insert(SignalRow).values(**facts, received_at=now).on_conflict_do_nothing(index_elements=["key"])
-    return await session.scalar(made.returning(SignalRow.id)) is not None
+async def add(session: AsyncSession, found: Mapping[str, Signal], *, now: datetime) -> int:
+    """How many are new: the same key is the same signal, however often it comes."""
+    rows: list[dict[str, Any]] = [
+        {"id": ids.new(), "key": key, "source": signal.source, "name": signal.name, "model": signal.model}
+        | {"severity": signal.severity, "status": signal.status, "facts": dict(signal.facts), "at": signal.at}
+        | {"received_at": now}
+        for key, signal in found.items()
+    ]
+    rows.sort(key=itemgetter("key"))  # so that two groups with the same alerts never wait for one another
+    new = 0
+    for begin in range(0, len(rows), _ROWS):
+        made = insert(SignalRow).values(rows[begin : begin + _ROWS])
+        made = made.on_conflict_do_nothing(index_elements=["key"])
+        new += len((await session.scalars(made.returning(SignalRow.id))).all())
+    return new
 
 
 async def undecided(session: AsyncSession, *, limit: int) -> Sequence[UUID]:
-    """Oldest first."""
-    query = select(SignalRow.id).where(SignalRow.decided_at.is_(None)).order_by(SignalRow.id).limit(limit)
+    """Oldest first. A retraining whose version is being replayed waits for that to be over, however it ends."""
+    mine = cast(JobRow.id, String) == SignalRow.facts["replay"].astext
+    replayed = exists().where(SignalRow.source == Source.RETRAINING, mine, JobRow.state.in_(OPEN))
+    query = select(SignalRow.id).where(SignalRow.decided_at.is_(None), ~replayed).order_by(SignalRow.id).limit(limit)
     return (await session.scalars(query)).all()
 
 

@@ -13,6 +13,12 @@ def number(json: str) -> str:
     return f"CASE WHEN jsonb_typeof({json}) = 'number' THEN {within} END"
 
 
+def measured(json: str) -> str:
+    """SQL: the number, or 1 and 0 of a boolean; NULL of anything else."""
+    yes_no = f"CASE WHEN ({json})::boolean THEN 1.0 ELSE 0.0 END"
+    return f"CASE jsonb_typeof({json}) WHEN 'boolean' THEN {yes_no} ELSE {number(json)} END"
+
+
 # Of `answers` (prediction_id, unit_id, received_at, ...), as `joined` with `truth`: JSON, NULL where nothing is known.
 # Parameters: model, window (an interval; bind it as one).
 JOINED = """

@@ -27,6 +27,8 @@ from control_plane.domain.drift import scores
 from control_plane.domain.drift.profiles import Categorical, Feature, Numeric, Profile, Text
 from control_plane.domain.rollouts import Verdict
 
+_TELLABLE = 10  # rows of a value that is named
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -137,7 +139,7 @@ def judge(name: str, reference: Feature, current: Feature | None, policy: Policy
     moved, effect = _wasserstein(reference, current), _cramers_v(current, before, after)
     scored = FeatureDrift(name, Verdict.PASS, "", rows, psi, limit, js, ks, findings, moved, effect)
     if psi > limit:
-        why = f"{name} drifted: PSI {psi:.3f} > {limit:.3f} ({_moved(current, p, q)})."
+        why = f"{name} drifted: PSI {psi:.3f} > {limit:.3f} ({_moved(reference, p, q)})."
         return _decided(scored, Verdict.FAIL, why)
     if noise * (1 / m + 1 / n) > policy.psi:
         spare = policy.psi / noise - 1 / m
@@ -159,17 +161,18 @@ def cell_counts(feature: Feature) -> scores.Floats:
 
 
 def cell_names(feature: Feature) -> list[str]:
-    """A short name per cell of `cell_counts`."""
+    """A short name per cell of `cell_counts`. No value is told that only a few rows have: it may be somebody's own."""
     match feature:
         case Numeric():
-            edges = [f"{edge:.4g}" for edge in feature.edges]
-            if not edges:
+            if not feature.edges:
                 return ["any value", "absent"]
-            inner = [f"{low} .. {high}" for low, high in pairwise(edges)]
-            return [f"below {edges[0]}", *inner, f"above {edges[-1]}", "absent"]
+            edges = ["lowest", *(f"{edge:.4g}" for edge in feature.edges[1:-1]), "highest"]
+            inner = [f"{low} .. {high}" for low, high in pairwise(edges)] if len(feature.edges) > 1 else []
+            return ["below the lowest", *inner, "above the highest", "absent"]
         case Categorical():
+            named = enumerate(feature.categories.items())
             return [
-                *map(repr, feature.categories),
+                *(repr(value) if count >= _TELLABLE else f"seldom {i}" for i, (value, count) in named),
                 *(f"rare {i}" for i in range(len(feature.tail))),
                 "unseen",
                 "absent",
@@ -213,7 +216,7 @@ def _blocking(name: str, reference: Feature, current: Feature, policy: Policy) -
     usable = rows - absent.total
     if rows == 0:
         return Finding(Issue.TOO_FEW_ROWS, f"{name}: the window has no rows.")
-    if known <= 0:
+    if known <= 0 or _is_bare(reference):
         return Finding(Issue.NO_REFERENCE, f"{name}: the reference has no value to compare with.")
     if absent.missing == rows:
         return Finding(Issue.MISSING, f"{name} is missing from all {rows} rows.")
@@ -225,11 +228,20 @@ def _blocking(name: str, reference: Feature, current: Feature, policy: Policy) -
         return Finding(
             Issue.TOO_FEW_ROWS, f"{name}: {rows} rows, needs {policy.least_rows * policy.rows_per_unit:.0f}."
         )
+    if _is_bare(current):
+        return Finding(Issue.CONSTANT, f"{name} has no word in any of {usable} texts; the reference has many.")
     counts = cell_counts(reference)[:-1]
     usual = float(counts.max() / counts.sum()) if counts.sum() else 1.0
     if _constant(current) and usual < 1 and usable * math.log(usual) < math.log(1e-6):
         return Finding(Issue.CONSTANT, f"{name} has one value in all {usable} rows; the reference has many.")
     return None
+
+
+def _is_bare(feature: Feature) -> bool:
+    """Values, and none that can be compared: texts without a word, a reference of nothing but huge numbers."""
+    if isinstance(feature, Text):
+        return not sum(feature.words.counts)
+    return isinstance(feature, Numeric) and not feature.edges
 
 
 def _warnings(name: str, reference: Feature, current: Feature, policy: Policy) -> tuple[Finding, ...]:

@@ -53,7 +53,11 @@ def step(
     calm: bool,
     now: datetime,
 ) -> Step:
-    """`calm`: a whole day after the incident's opening was as usual. `version`: the one that was looked at."""
+    """`calm`: a whole day after the incident's opening was as usual. `version`: the one that was looked at.
+
+    A version that took over ends the incident of the one before when its traffic is as it was trained for. Where its
+    reference has too few rows for that ever to be said, it does so by a whole day that the evidence finds as usual.
+    """
     alarms = [reading for reading in readings if reading.alarm]
     kinds = tuple(reading.kind for reading in alarms)
     features = tuple(dict.fromkeys(name for reading in alarms for name in reading.features))
@@ -64,6 +68,8 @@ def step(
         passed = any(reading.kind is Kind.DATA and reading.verdict is Verdict.PASS for reading in readings)
         if passed:
             return _closed(episode, f"Version {version} answers now, and its traffic is as it was trained for.")
+        if calm:
+            return _closed(episode, f"Version {version} answers now, and a whole day of it was as usual.")
         return Step(Action.NONE, episode.severity, episode.kinds, episode.features, "")
     lasting = [kind for kind in kinds if kind not in {Kind.DATA, Kind.PREDICTION}]
     if episode.version == version and now - episode.opened_at >= _LEAST_OPEN:

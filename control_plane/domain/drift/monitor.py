@@ -286,6 +286,8 @@ def read_performance(
     low, high = found.interval(2 * alpha)
     best = sign * (high if sign > 0 else low)
     said = f"{how} {metric} {found.value:.3f} on {found.rows} answers, {usual:.3f} on the hold-out"
+    if not (math.isfinite(worse) and math.isfinite(best)):
+        return Reading(Kind.PERFORMANCE, Verdict.INCONCLUSIVE, False, None, f"{said}: no finite number.")
     if best < sign * (usual if near is None else near) - drop:
         return Reading(Kind.PERFORMANCE, Verdict.FAIL, True, worse, f"{said}: worse by more than {drop:g}.")
     if worse > drop:

@@ -13,7 +13,7 @@ from control_plane.domain.drift import decide, estimate, fold, monitor
 from control_plane.domain.drift.decide import Policy
 from control_plane.domain.drift.estimate import Estimate
 from control_plane.domain.drift.monitor import Kind, Reading
-from control_plane.domain.drift.profiles import Profile
+from control_plane.domain.drift.profiles import HUGE, Profile
 from control_plane.domain.model_config import ModelConfig, Problem
 from control_plane.domain.rollouts import Verdict
 from control_plane.domain.truth import Truth
@@ -111,7 +111,8 @@ def realised(problem: Problem, pairs: Sequence[Known]) -> Estimate | None:
         case Problem.MULTICLASS:
             return estimate.realised_share([answer.word == real for answer, real in pairs])
         case Problem.REGRESSION | Problem.OPAQUE:
-            far = [abs(a.score - real) for a, real in pairs if a.score is not None and isinstance(real, float)]
+            real = [(a.score, y) for a, y in pairs if a.score is not None and isinstance(y, float)]
+            far = [abs(score - y) for score, y in real if abs(score - y) <= HUGE]  # squares of larger ones are infinite
             return estimate.realised_mean(far) if len(far) >= LEAST else None
 
 

@@ -22,7 +22,7 @@ class Action(StrEnum):
     REPORT_OUTCOME = "outcome.report"
     PROMOTE = "promote"
     ROLL_BACK = "rollback"
-    STEER_ROLLOUT = "rollout.steer"  # pause, resume, abort, promote by hand
+    STEER_ROLLOUT = "rollout.steer"  # pause, resume, abort, promote, skip by hand
     SET_TRAFFIC = "traffic.set"
     RETRAIN = "retrain"
     REPLAY = "replay"  # a candidate over logged traffic; changes nothing

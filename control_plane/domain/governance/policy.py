@@ -34,7 +34,7 @@ class Operation(StrEnum):
     ROLL_BACK_SETTLED = "roll_back_settled"  # nothing is open: the previous Production version comes back
     DEPLOY = "deploy"  # to Staging: servers run, customers see nothing of it
     PROMOTE = "promote"
-    SKIP_STEPS = "skip_steps"  # promote an open rollout by hand
+    SKIP_STEPS = "skip_steps"  # promote an open rollout, or skip a step of it, by hand
     SET_TRAFFIC = "set_traffic"
     RETRAIN = "retrain"
     CONFIGURE = "configure"  # another policy
