@@ -3,9 +3,10 @@
 A service that cannot be had fails the test that needs it: nothing is skipped.
 """
 
+import functools
+import gc
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,18 @@ hypothesis_settings.register_profile(
     "mlcp", deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
 )
 hypothesis_settings.load_profile("mlcp")
+
+
+def pytest_configure() -> None:
+    """What is imported stays: to look for garbage among it, now and in each test, is for nothing. Nor do certificates
+    change: httpx would read those of the system for each of a thousand clients."""
+    gc.disable()
+    httpx._transports.default.create_ssl_context = functools.cache(httpx.create_ssl_context)  # type: ignore[attr-defined]
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -120,7 +133,12 @@ def postgres() -> Iterator[URL]:
 
     # A short folder: the path of a unix socket has room for about 100 bytes.
     with tempfile.TemporaryDirectory(prefix="mlcp-") as data, get_server(data, cleanup_mode="stop") as server:
-        yield make_url(server.get_uri()).set(drivername="postgresql+asyncpg")
+        url = make_url(server.get_uri()).set(drivername="postgresql+asyncpg")
+        with _administrator(url) as admin:  # it outlives every kill but the machine's, and then nobody wants its data
+            for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+                admin.execute(text(f"ALTER SYSTEM SET {setting} = off"))
+            admin.execute(text("SELECT pg_reload_conf()"))
+        yield url
 
 
 @contextmanager
@@ -136,7 +154,7 @@ def _administrator(postgres: URL) -> Iterator[Connection]:
 def _database(postgres: URL, template: str) -> Iterator[URL]:
     name = f"mlcp_{uuid4().hex}"
     with _administrator(postgres) as admin:
-        admin.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        admin.execute(text(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"))
     yield postgres.set(database=name)
     with _administrator(postgres) as admin:
         admin.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
@@ -200,24 +218,13 @@ def mlflow(postgres: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     if given := os.environ.get("MLCP_TEST_MLFLOW"):  # one that runs already
         yield given
         return
+    from tests.support.registry import serving
+
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
     with _database(postgres, "template1") as database:
         backend = database.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
-        argv = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-        argv += ["--backend-store-uri", backend, "--artifacts-destination", str(folder / "artifacts")]
-        env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore", "DO_NOT_TRACK": "true"}
-        url, log = f"http://127.0.0.1:{port}", folder / "log"
-        with running(argv, log=log, env=env) as child:
-
-            def answers() -> bool:
-                assert child.poll() is None, f"mlflow server ended: {log.read_text()[-2_000:]}"
-                try:
-                    return httpx.get(f"{url}/health", timeout=2).status_code == 200
-                except httpx.TransportError:
-                    return False
-
-            wait_until(answers, within=120, what="mlflow server answers", every=0.25)
-            yield url
+        with serving(backend, str(folder / "artifacts"), folder, port):
+            yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="session")

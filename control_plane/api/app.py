@@ -2,14 +2,17 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, nullcontext
-from importlib.metadata import version
+from functools import cache
 
 from fastapi import APIRouter, FastAPI
+from starlette.routing import BaseRoute
 
+from control_plane import VERSION
 from control_plane.adapters import store
 from control_plane.adapters.metrics import Metrics
 from control_plane.adapters.otel import Tracer
 from control_plane.api import (
+    ab_tests,
     approvals,
     audit,
     data_plane,
@@ -37,6 +40,7 @@ from control_plane.settings import ApiSettings
 _CLASSIC = (health.router, models.router, releases.router, rollouts.experiments)  # also at the root, as ever
 _OURS = (
     rollouts.router,
+    ab_tests.router,
     replays.router,
     approvals.router,
     policies.router,
@@ -70,21 +74,28 @@ def create_app(settings: ApiSettings, tracer: Tracer | None = None, metrics: Met
 
     app = FastAPI(
         title="mlcp admin API",
-        version=version("mlcp"),
+        version=VERSION,
         description="Releases of machine-learning models: who answers which customer, and the proof of it. "
         "Texts hold no U+0000 and no half surrogate pairs, numbers are finite.",
         lifespan=lifespan,
-        responses=problems.responses(ControlPlaneError, StoreUnavailable, InvalidInput, RateLimited),
     )
     problems.install(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(WebhookCounts, counted=webhook_counter(metrics) if metrics else None)
     app.add_middleware(RequestId, tracer=tracer, counted=counter(metrics) if metrics else None)
+    app.router.routes.extend(_routes())
+    return app
+
+
+@cache
+def _routes() -> tuple[BaseRoute, ...]:
+    """The same for every application of a process: to build them takes far longer than to answer a request."""
+    everything = APIRouter(responses=problems.responses(ControlPlaneError, StoreUnavailable, InvalidInput, RateLimited))
     api = APIRouter(prefix="/api/v1")
     for router in (*_CLASSIC, *_OURS):
         api.include_router(router)
-    app.include_router(api)
-    app.mount("/pages", pages.create_pages())
+    everything.include_router(api)
+    everything.mount("/pages", pages.create_pages())
     for router in _CLASSIC:
-        app.include_router(router, include_in_schema=False)
-    return app
+        everything.include_router(router, include_in_schema=False)
+    return tuple(everything.routes)

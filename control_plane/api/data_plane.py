@@ -26,6 +26,7 @@ class RouterReport(Body):
     revision: Annotated[int, Field(ge=0, le=2**62)]
     pins: dict[str, Any] = {}
     rejected: Text | None = None
+    asked: dict[str, dict[str, Annotated[float, Field(ge=0, le=2**40)]]] = {}  # model -> version -> Unix seconds
     at: float | None = None
 
 
@@ -63,3 +64,4 @@ async def report(
     """A router's report, while it cannot leave it on the bus."""
     at = {"epoch": body.epoch, "revision": body.revision}
     await routers.report(session, router_id, **at, pins=body.pins, rejected=body.rejected)
+    await routers.asked(session, routers.flat(body.asked))

@@ -47,7 +47,7 @@ PolicyDep = Annotated[Policy, Depends(_policy)]
 LiveWithin = Annotated[timedelta, Depends(_live_within)]
 Limit = Annotated[int, Query(ge=1, le=200, description="Items in one answer.")]
 _CURSOR = "`next` of the page before."
-Cursor = Annotated[Text | None, Query(max_length=100, description=_CURSOR)]
+NameCursor = Annotated[Text | None, Query(max_length=100, description=_CURSOR)]
 IdCursor = Annotated[str | None, Query(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", description=_CURSOR)]
 NumberCursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$", description=_CURSOR)]
 Filter = Annotated[Text | None, Query(max_length=200)]

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from control_plane.adapters.store import versions
 from control_plane.api.auth import Requires
-from control_plane.api.deps import Cursor, Limit, Now, NumberCursor, PolicyDep, Session, number_cursor
+from control_plane.api.deps import Limit, NameCursor, Now, NumberCursor, PolicyDep, Session, number_cursor
 from control_plane.api.problems import responses
 from control_plane.contracts.base import Moment, Page, Text
 from control_plane.contracts.drift import DriftView
@@ -34,7 +34,9 @@ Period = Annotated[
 
 
 @router.get("", responses=responses(InvalidInput))
-async def list_models(session: Session, reader: Reader, limit: Limit = 50, cursor: Cursor = None) -> Page[ModelView]:
+async def list_models(
+    session: Session, reader: Reader, limit: Limit = 50, cursor: NameCursor = None
+) -> Page[ModelView]:
     """The models the key covers, by name."""
     shown: list[ModelView] = []
     after, rows = cursor, await versions.models(session, after=cursor, limit=limit)

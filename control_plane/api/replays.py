@@ -34,6 +34,9 @@ async def replay(
 
     Where the same question has been answered, or is being answered, that is the answer: same artifacts, sample and
     segment, a window that differs by a twentieth at most. `anew` asks again.
+
+    Candidate and baseline have to be two versions that answer the same question, over a window in the past; without a
+    baseline, some version has to be Production. Else 422 with every reason.
     """
 
     async def act() -> ReplayView:

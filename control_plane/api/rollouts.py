@@ -18,9 +18,8 @@ from control_plane.contracts.approvals import ApprovalView
 from control_plane.contracts.base import Page
 from control_plane.contracts.rollouts import ExperimentView, ReasonSpec, RolloutView
 from control_plane.domain.governance import Action, covers
-from control_plane.domain.rollouts import Strategy
 from control_plane.errors import Conflict, Forbidden, IdempotencyMismatch, InvalidInput, NotFound, Unauthenticated
-from control_plane.services import approvals, proposals, rollouts
+from control_plane.services import ab_tests, approvals, proposals, rollouts
 from control_plane.services.keys import Principal
 
 _READ = responses(Unauthenticated, Forbidden, InvalidInput)
@@ -60,7 +59,7 @@ async def get_rollout(rollout_id: UUID, session: Session, live_within: LiveWithi
 )
 async def steer(
     rollout_id: UUID,
-    verb: Literal["pause", "resume", "abort", "promote"],
+    verb: Literal["pause", "resume", "abort", "promote", "skip"],
     body: Json[ReasonSpec],
     request: Request,
     session: Session,
@@ -70,7 +69,8 @@ async def steer(
     response: Response,
     key: Key = None,
 ) -> RolloutView | ApprovalView | Response:
-    """pause: hold the weights. resume: go on. abort: all traffic back to stable. promote: skip the remaining steps."""
+    """pause: hold the weights. resume: go on. abort: all traffic back to stable. skip: the next step now, whatever was
+    measured. promote: skip the remaining steps."""
 
     async def act() -> RolloutView | ApprovalView:
         why = cause(principal, request)
@@ -93,8 +93,7 @@ async def list_experiments(
     session: Session, reader: Reader, model: Filter = None, limit: Limit = 50, cursor: IdCursor = None
 ) -> Page[ExperimentView]:
     """Rollouts that compare two versions on customers' traffic, newest first."""
-    comparing = (Strategy.AB_TEST, Strategy.CANARY)
     before = uuid_cursor(cursor)
-    entries = await store.page(session, before=before, limit=limit, model=model, strategies=comparing)
+    entries = await store.page(session, before=before, limit=limit, model=model, strategies=ab_tests.COMPARING)
     shown = [rollouts.experiment(entry) for entry in entries if covers(reader.grant.models, entry.model)]
     return Page(items=shown, next=str(entries[-1].id) if len(entries) == limit else None)

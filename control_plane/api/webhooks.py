@@ -84,10 +84,8 @@ async def alertmanager(
     session: Session, now: Now, body: Json[Alertmanager], _: Annotated[None, Depends(_sender)]
 ) -> Accepted:
     """Alertmanager's webhook, version 4. Each alert of the group is a signal, once, whatever is sent again."""
-    new = 0
-    for alert in body.alerts:
-        new += await signals.notice(session, key(alert), signal(alert), now=now)
-    return Accepted(received=len(body.alerts), new=new)
+    found = {key(alert): signal(alert) for alert in body.alerts}
+    return Accepted(received=len(body.alerts), new=await signals.notice_all(session, found, now=now))
 
 
 @router.post("/alerts", status_code=202, responses=_ALERTS)

@@ -6,6 +6,7 @@ Each module registers its commands; nothing heavy is imported before a command r
 import typer
 
 from control_plane.cli import (
+    ab_tests,
     apply,
     approvals,
     audit,
@@ -47,6 +48,7 @@ def build() -> typer.Typer:
         local,
         registry,
         releases,
+        ab_tests,
         replay,
         apply,
         router,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from control_plane.cli import connect
-from control_plane.cli.console import Commands, Json, Limit, Reason, ago, moment, say, show, table
+from control_plane.cli.console import Commands, Json, Limit, OfModel, Reason, ago, moment, say, show, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_approvals(
-    model: Annotated[str | None, typer.Argument(help="Of this model only.")] = None,
+    model: OfModel = None,
     state: Annotated[str, typer.Option("--state", help="pending, approved, rejected, ..., or all.")] = "pending",
     limit: Limit = 20,
     as_json: Json = False,

@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OfModel = Annotated[str | None, typer.Argument(help="Of this model only.")]
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the audit.", metavar="TEXT")]
+Workers = Annotated[int | None, typer.Option("--workers", help="By so many Dask processes of this host.", min=0)]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", help="By the workers of this Dask scheduler.", metavar="ADDRESS")
+]
 Limit = Annotated[int, typer.Option("--limit", help="Newest so many.", min=1, max=200)]
 
 _EXIT_CODES: tuple[tuple[type[errors.ControlPlaneError], int], ...] = (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from control_plane.cli import connect, sparks
-from control_plane.cli.console import Json, ago, moment, show, stderr, table
+from control_plane.cli.console import Json, Scheduler, Workers, ago, moment, show, stderr, table
 from control_plane.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ _WIDTH = 14
 
 Name = Annotated[str | None, typer.Argument(help="Name of a model in Production.", metavar="[MODEL]")]
 File = Annotated[
-    Path | None, typer.Option(help="CSV, Parquet or NDJSON; a profile.json as --reference.", metavar="FILE")
+    Path | None,
+    typer.Option(help="CSV, Parquet, NDJSON or a folder of Parquet; a profile.json as --reference.", metavar="FILE"),
 ]
 Html = Annotated[
     Path | None, typer.Option("--html", help="Write a report with pictures; aggregates only.", metavar="FILE")
@@ -38,9 +39,13 @@ def drift(
     days: Days = 7,
     psi: Psi = 0.1,
     html: Html = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     as_json: Json = False,
 ) -> None:
     """Drift of MODEL's traffic now, or of the rows of --current against those of --reference."""
+    if model is not None and (workers is not None or scheduler is not None):
+        raise InvalidInput("--workers and --scheduler are for two files: a model's traffic is counted as it comes.")
     if model is not None and reference is None and current is None:
         with connect.admin() as cp:
             view = cp.drift(model, days=days)
@@ -51,7 +56,8 @@ def drift(
         raise InvalidInput("Give either MODEL, or --reference FILE and --current FILE.")
     from control_plane.sdk.drift import DriftDetector
 
-    report = DriftDetector(reference, psi=psi, histograms=html is not None).detect_drift(current)
+    detector = DriftDetector(reference, psi=psi, histograms=html is not None, workers=workers, scheduler=scheduler)
+    report = detector.detect_drift(current)
     _write(html, report.model_dump(mode="json"), f"{current.name} against {reference.name}")
     show(report, as_json, *_of_files(report))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from control_plane.cli import approvals, connect
-from control_plane.cli.console import Commands, Json, Limit, Model, Reason, ago, say, show, table
+from control_plane.cli.console import Commands, Json, Limit, Model, OfModel, Reason, ago, say, show, table
 from control_plane.errors import ControlPlaneError, InvalidInput
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def erase(
 
 
 def list_jobs(
-    model: Annotated[str | None, typer.Argument(help="Of this model only.")] = None,
+    model: OfModel = None,
     limit: Limit = 20,
     as_json: Json = False,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from control_plane.cli import connect
-from control_plane.cli.console import Json, Model, show, stderr, table
+from control_plane.cli.console import Json, Model, Scheduler, Workers, show, stderr, table
 from control_plane.errors import DeadlineExceeded, NotFound
 
 _DATA_REFUSED = 4  # exit status of `python -m training`: what we call input that cannot be used
@@ -24,6 +24,8 @@ def train(
     data: Data = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of everything random.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Return when the control plane knows the version.")] = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     as_json: Json = False,
 ) -> None:
     """Train and register a version of MODEL on this machine."""
@@ -39,6 +41,8 @@ def train(
             model,
             data=data,
             seed=seed,
+            workers=workers,
+            scheduler=scheduler,
             told=lambda detail, fraction: progress.update(task, description=detail, completed=fraction),
         )
     if wait:

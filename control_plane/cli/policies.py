@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from control_plane.cli import connect
-from control_plane.cli.console import Commands, Json, Limit, Reason, ago, moment, show, table, to_json
+from control_plane.cli.console import Commands, Json, Limit, OfModel, Reason, ago, moment, show, table, to_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -72,7 +72,7 @@ def try_signal(
 
 
 def decisions(
-    model: Annotated[str | None, typer.Argument(help="Of this model only.")] = None,
+    model: OfModel = None,
     limit: Limit = 10,
     as_json: Json = False,
 ) -> None:

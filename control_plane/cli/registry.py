@@ -102,7 +102,7 @@ def _version(version: "VersionView") -> tuple[object, ...]:
         ago(version.stage_since),
         version.semver,
         metric,
-        version.deployment.state if version.deployment else None,
+        version.deployment.state if version.deployment else "asleep" if version.stage == "Staging" else None,
     )
 
 

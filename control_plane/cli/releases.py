@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from control_plane.cli import approvals, connect, evidence
-from control_plane.cli.console import Commands, Json, Limit, Model, Reason, ago, show, table
+from control_plane.cli.console import Commands, Json, Limit, Model, OfModel, Reason, ago, show, table
 from control_plane.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     group.command()(pause)
     group.command()(resume)
     group.command()(abort)
+    group.command()(skip)
     group.command(name="promote")(complete)
     evidence.register(group)
     app.add_typer(group, name="rollouts")
@@ -79,7 +80,7 @@ def rollback(model: Model, reason: Reason, wait: Wait = False, timeout: Timeout 
 
 
 def list_rollouts(
-    model: Annotated[str | None, typer.Argument(help="Of this model only.")] = None,
+    model: OfModel = None,
     open_only: Annotated[bool, typer.Option("--open", help="Only those on their way.")] = False,
     limit: Limit = 20,
     as_json: Json = False,
@@ -120,6 +121,13 @@ def abort(rollout: RolloutId, reason: Reason, as_json: Json = False) -> None:
     """Give all traffic back to the stable version."""
     with connect.admin() as cp:
         found = cp.abort(rollout, reason=reason)
+    _show(found, as_json, None)
+
+
+def skip(rollout: RolloutId, reason: Reason, as_json: Json = False) -> None:
+    """Go on to the next step now, whatever was measured."""
+    with connect.admin() as cp:
+        found = cp.skip(rollout, reason=reason)
     _show(found, as_json, None)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from control_plane.cli import connect
-from control_plane.cli.console import Commands, Json, Limit, Model, Reason, ago, say, show, table
+from control_plane.cli.console import Commands, Json, Limit, Model, OfModel, Reason, ago, say, show, table
 from control_plane.errors import ControlPlaneError, InvalidInput
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_reports(
-    model: Annotated[str | None, typer.Argument(help="Of this model only.")] = None,
+    model: OfModel = None,
     kind: Annotated[str | None, typer.Option("--kind", help="Of this kind only.")] = None,
     limit: Limit = 20,
     as_json: Json = False,

@@ -1,7 +1,6 @@
 """`mlcp simulate`: made-up customers, or the rows of a file, send live traffic, and later tell what really happened."""
 
 import math
-import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -89,7 +88,10 @@ def simulate(
 ) -> None:
     """Send made-up customers of MODEL, or a file's, as live traffic. Exits with 1 if a request failed."""
     import asyncio
+    import secrets
 
+    if not (math.isfinite(rate) and math.isfinite(duration)):
+        raise InvalidInput("--rate and --duration: must be finite numbers.")
     chosen = secrets.randbelow(2**31) if seed is None else seed
     rows = list(_rows(model, math.ceil(rate * duration), scenario, chosen, data))
     if not rows:

@@ -1,7 +1,6 @@
 """`mlcp doctor`: is anything wrong with the embedded stack of this machine, and what helps?"""
 
 import errno
-import importlib.metadata
 import os
 import shutil
 import stat
@@ -49,7 +48,9 @@ def examine(home: Path) -> list[Finding]:
 
 
 def _host(home: Path) -> Iterator[Finding]:
-    version = importlib.metadata.version("mlcp")
+    from importlib import metadata
+
+    version = metadata.version("mlcp")
     yield Finding("versions", False, f"mlcp {version}, Python {sys.version.split()[0]}")
     disk_at = next((folder for folder in (home, *home.parents) if folder.exists()), Path("/"))
     free, needed = shutil.disk_usage(disk_at).free >> 20, _number(home, "min_free_mb", 1024)

@@ -11,7 +11,7 @@ from pydantic.config import JsonDict
 from control_plane.domain.assignment import BUCKETS
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Postgres keeps every character but this one."""
     if "\0" in text:
         raise ValueError("must not contain the character U+0000")
@@ -23,12 +23,12 @@ Percent = Annotated[float, Field(ge=0, le=100, multiple_of=0.01)]  # 0.01 is one
 # Rust's regex, which pydantic uses: "$" is the very end, not "before a trailing newline".
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,9}$")]  # MLflow's integer as a string
-Text = Annotated[str, AfterValidator(_storable)]
+Text = Annotated[str, AfterValidator(storable)]
 NOT_BLANK: JsonDict = {"pattern": r"\S"}  # for the document: space around a text is taken away before it is looked at
 Reason = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000),
-    AfterValidator(_storable),
+    AfterValidator(storable),
     Field(json_schema_extra=NOT_BLANK),
 ]
 

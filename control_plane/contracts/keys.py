@@ -4,14 +4,15 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
-from control_plane.contracts.base import NOT_BLANK, Reason, Request, Text, View
+from control_plane.contracts.base import NOT_BLANK, Reason, Request, View, storable
 from control_plane.domain.governance import Role, Scope
 
 Person = Annotated[
-    Text,
+    str,  # and no type that has a validator: space around it would be taken away after its length was looked at
     StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
+    AfterValidator(storable),
     Field(json_schema_extra=NOT_BLANK),
 ]
 Pattern = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_*?\[\]!-]{1,60}$")]  # fnmatch on model names

@@ -59,14 +59,14 @@ class PromoteSpec(Request):
     bake_s: Annotated[float, Field(ge=0, le=_MONTH_S)] | None = None
     analysis: AnalysisPlan | None = None  # what decides the steps of a canary or ab_test
     replay: ReplayGate | None = None  # what a replay has to show before it starts, instead of model.yaml's gate
-    by_hand: bool = False  # each step waits for POST promote; blue_green: the candidate is previewed until then
+    by_hand: bool = False  # each step waits for POST skip or promote; blue_green: the candidate is previewed until then
     targeting: TargetingSpec | None = None  # who gets the candidate first, never, or in another test
     failure_limit: Annotated[int, Field(ge=0, le=1_000)] | None = None  # failed looks that are tolerated
     reason: Reason | None = None  # audited as "no reason given" when left out
 
 
 class ReasonSpec(Request):
-    """The body of rollback, pause, resume, abort, promote, revoke and cancel."""
+    """The body of rollback, pause, resume, abort, promote, skip, revoke and cancel."""
 
     reason: Reason
 
@@ -224,6 +224,44 @@ class ExperimentView(View):
     weight: float  # percent the candidate receives now
     started_at: datetime
     ended_at: datetime | None
+
+
+class OneLookView(View):
+    """A test for a size planned before the start: wrong when it is looked at again and again."""
+
+    test: str
+    p: float
+    adjusted: float  # by Holm's method over the metrics of the test
+    low: float | None  # of candidate - baseline
+    high: float | None
+
+
+class PosteriorView(View):
+    better: float  # probability that the candidate is the better one
+    loss: float  # expected loss of choosing the candidate, in the metric's unit
+    low: float  # credible interval of candidate - baseline
+    high: float
+
+
+class BesideView(View):
+    """One metric of a test: what decides, and beside it what decides nothing."""
+
+    decides: MeasurementView
+    higher_is_better: bool
+    lift: float | None  # (candidate - baseline) / baseline
+    one_look: OneLookView | None = None
+    posterior: PosteriorView | None = None
+
+
+class AbTestView(ExperimentView):
+    """A test with everything its closed customers say now."""
+
+    phase: Phase
+    conclusion: Conclusion | None
+    reason: str  # why it is where it is
+    alpha: float | None  # of all metrics together, at all looks; null: no analysis was planned
+    metrics: list[BesideView]
+    srm: RatioView | None
 
 
 class StageChangeView(View):

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from control_plane.embedded import logs, processes
+from model_servers import priority
 
 log = logging.getLogger(__name__)
 
 FIRST_DELAY_S = 0.5
+GOES_FIRST = -5  # niceness of what answers customers
 LONGEST_DELAY_S = 30.0
 HEALTHY_S = 60.0  # alive and ready for so long: the next death starts from the shortest delay again
 _LOOK_S = 0.05
@@ -51,6 +53,7 @@ class Spec:
     grace_s: float = 10.0  # between the stop signal and SIGKILL
     stop_signal: signal.Signals = signal.SIGTERM
     user: tuple[int, int] | None = None  # uid, gid to run as
+    niceness: int = 0  # once it is ready; below 0 only where the supervisor may
 
 
 @dataclass(slots=True)
@@ -115,6 +118,8 @@ class Child:
             if not self.spec.once and await self._becomes_ready(exited):
                 ready_at = time.monotonic()
                 self.ready.set()
+                if self.spec.niceness:
+                    priority.of_session(self.spec.niceness, process.pid)
                 log.info("%s is ready (pid %s)", self.spec.name, self.pid)
                 self._now(State.READY)
             if self.spec.once or ready_at is not None:

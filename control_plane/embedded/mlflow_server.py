@@ -11,6 +11,10 @@ from pathlib import Path
 _JOBS_OFF = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
 
 
+class _Nobody:
+    """What MLflow looks for in a store of artifacts that clients may be sent to."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     backend = parser.add_mutually_exclusive_group(required=True)
@@ -36,9 +40,13 @@ def main() -> None:
     os.environ[constants.ARTIFACTS_DESTINATION_ENV_VAR] = options.artifacts
     os.environ[constants.SERVE_ARTIFACTS_ENV_VAR] = "true"
 
-    from mlflow.server.handlers import initialize_backend_stores
+    from mlflow.server import handlers
 
-    initialize_backend_stores(store, store, "mlflow-artifacts:/")
+    # Otherwise clients are sent to the bucket with signed addresses, as soon as it is one. They do not reach it, on no
+    # network of ours, and would try for minutes. MLflow has no setting for it.
+    for kind in ("MultipartDownloadMixin", "MultipartUploadMixin"):
+        setattr(handlers, kind, _Nobody)
+    handlers.initialize_backend_stores(store, store, "mlflow-artifacts:/")
 
     import uvicorn
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from control_plane.embedded import wanted
-from control_plane.embedded.child import Child, Spec
+from control_plane.embedded.child import GOES_FIRST, Child, Spec
 from control_plane.embedded.layout import Layout
 from control_plane.embedded.wanted import Wanted
 
@@ -85,6 +85,7 @@ def spec(wish: Wanted, env: Mapping[str, str]) -> Spec:
         port=wish.port,
         socket=wish.socket,
         grace_s=wish.grace_s,
+        niceness=GOES_FIRST,
     )
 
 

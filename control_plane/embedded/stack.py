@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from control_plane.embedded import binaries, models, postgres, probes
-from control_plane.embedded.child import Spec
+from control_plane.embedded.child import GOES_FIRST, Spec
 from control_plane.embedded.config import CannotStart, Config
 from control_plane.embedded.layout import Layout
 from control_plane.embedded.leftovers import MARK
@@ -140,6 +140,7 @@ def specs(config: Config, layout: Layout, server: Postgres, env: Environments) -
             env=env.data_plane,
             after=(),
             port=config.router_port,
+            niceness=GOES_FIRST,
         ),
     )
 

@@ -3,8 +3,9 @@
 Names are imported when they are first used: a command line that needs one of them does not wait for the others.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from control_plane.sdk import lazy
 
 if TYPE_CHECKING:
     from control_plane.sdk.classic import deploy_model, get_performance, record_prediction
@@ -44,9 +45,4 @@ _MODULES = {
     "transport": ("Patience",),
 }
 
-
-def __getattr__(name: str) -> Any:
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy.names(__name__, __name__, _MODULES)

@@ -17,8 +17,10 @@ from control_plane.sdk.transport import Call, body, path, read, write
 
 if TYPE_CHECKING:  # `binding` resolves these from `answers` when an answer is there to be read
     from control_plane.sdk.answers import (
+        AbTestView,
         ApprovalView,
         DriftView,
+        ExperimentView,
         HealthView,
         ImportancesView,
         JobLogs,
@@ -107,9 +109,9 @@ def promote(
     """Make a version Production; None: the newest whose gates let it. What is left out comes from its model.yaml.
 
     `steps`: (percent of traffic, shortest seconds there) each; `bake_s`: how long the old version stays warm;
-    `analysis`: what decides the steps, as under `rollout` in model.yaml; `by_hand`: nothing does, `complete` has to;
-    blue/green is previewed until then; `targeting`: units that get the candidate first (`allow`) or never (`exclude`),
-    the slice of a `layer`.
+    `analysis`: what decides the steps, as under `rollout` in model.yaml; `by_hand`: nothing does, `skip`
+    and `complete` have to; blue/green is previewed until then; `targeting`: units that get the candidate first
+    (`allow`) or never (`exclude`), the slice of a `layer`.
     `replay`: what a replay has to show before it starts, instead of the gate in model.yaml.
 
     Returns as soon as the wish is stored and audited; `wait_rollout` waits until every router answers so. Where the
@@ -170,6 +172,16 @@ def rollout(rollout_id: UUID | str) -> Call[RolloutView]:
     return read(path("rollouts", rollout_id))
 
 
+def ab_tests(*, model: str | None = None, limit: int = 50, cursor: str | None = None) -> Call[Page[ExperimentView]]:
+    """Rollouts that compare two versions on customers' traffic, newest first."""
+    return read("/ab-tests", model=model, limit=limit, cursor=cursor)
+
+
+def ab_test(rollout_id: UUID | str) -> Call[AbTestView]:
+    """What decides a test, and beside it a test of one look, and how probable it is that the candidate is better."""
+    return read(path("ab-tests", rollout_id))
+
+
 def pause(rollout_id: UUID | str, *, reason: str, key: str | None = None) -> Call[RolloutView | ApprovalView]:
     """Hold the weights as they are."""
     return _steer(rollout_id, "pause", reason, key)
@@ -183,6 +195,11 @@ def resume(rollout_id: UUID | str, *, reason: str, key: str | None = None) -> Ca
 def abort(rollout_id: UUID | str, *, reason: str, key: str | None = None) -> Call[RolloutView | ApprovalView]:
     """Give all traffic back to the stable version."""
     return _steer(rollout_id, "abort", reason, key)
+
+
+def skip(rollout_id: UUID | str, *, reason: str, key: str | None = None) -> Call[RolloutView | ApprovalView]:
+    """Go on to the next step now, whatever was measured; from the last one as `complete`."""
+    return _steer(rollout_id, "skip", reason, key)
 
 
 def complete(rollout_id: UUID | str, *, reason: str, key: str | None = None) -> Call[RolloutView | ApprovalView]:

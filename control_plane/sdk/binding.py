@@ -4,6 +4,7 @@ What a function declares to return, `Call[RolloutView]`, is what its answer is p
 """
 
 import inspect
+import re
 from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, get_args, get_type_hints
@@ -80,15 +81,17 @@ def _read(build: Callable[..., Call[T]], response: httpx.Response) -> T:
 
 @lru_cache(maxsize=128)
 def adapter(build: Callable[..., Any]) -> "TypeAdapter[Any]":
-    """Made on first use: pydantic and the answers are imported while the server is already at work."""
+    """Made on first use: pydantic and the answer's type are imported while the server is already at work."""
     from pydantic import TypeAdapter
 
     try:
         returned = get_type_hints(build)["return"]
-    except NameError:  # an admin call: its answers are not imported with it
+    except NameError:  # an admin call: its answer is not imported with it
         from control_plane.sdk import answers
 
-        returned = get_type_hints(build, localns=vars(answers))["return"]
+        words = set(re.findall(r"\w+", " ".join(map(str, build.__annotations__.values()))))
+        named = {name: getattr(answers, name) for name in words.intersection(answers.__all__)}
+        returned = get_type_hints(build, localns=named)["return"]
     return TypeAdapter(get_args(returned)[0])
 
 

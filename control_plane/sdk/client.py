@@ -10,10 +10,6 @@ from uuid import UUID
 
 import httpx
 
-from control_plane.domain.governance.approvals import State
-from control_plane.domain.governance.policy import Operation
-from control_plane.domain.rollouts import TERMINAL, Phase
-from control_plane.errors import Conflict, DeadlineExceeded
 from control_plane.sdk import admin, config, governed
 from control_plane.sdk.binding import async_download, coroutine, download, method
 from control_plane.sdk.transport import AsyncTransport, Patience, SyncTransport
@@ -62,10 +58,13 @@ class ControlPlane(SyncTransport):
     set_stage = method(admin.set_stage)
     rollback = method(admin.rollback)
     rollouts = method(admin.rollouts)
+    ab_tests = method(admin.ab_tests)
+    ab_test = method(admin.ab_test)
     rollout = method(admin.rollout)
     pause = method(admin.pause)
     resume = method(admin.resume)
     abort = method(admin.abort)
+    skip = method(admin.skip)
     complete = method(admin.complete)
     traffic = method(admin.traffic)
     set_traffic = method(admin.set_traffic)
@@ -121,16 +120,18 @@ class ControlPlane(SyncTransport):
             Conflict: it was aborted, rejected or withdrawn while it was waited for.
             DeadlineExceeded: not within `timeout_s` seconds; the text says what is still to happen.
         """
+        from control_plane.sdk import waiting  # and with it the models of its answers
+
         deadline = time.monotonic() + timeout_s
-        while (waiting := pending(rollout)) is not None:
+        while (approval := waiting.pending(rollout)) is not None:
             if time.monotonic() > deadline:
-                raise _not_approved(waiting, timeout_s)
+                raise waiting.not_approved(approval, timeout_s)
             time.sleep(poll_s)
-            rollout = self.approval(waiting.id)
-        rollout_id, aborted = _waited_for(rollout)
-        while not settled(seen := self.rollout(rollout_id), aborted=aborted):
+            rollout = self.approval(approval.id)
+        rollout_id, aborted = waiting.subject(rollout)
+        while not waiting.settled(seen := self.rollout(rollout_id), aborted=aborted):
             if time.monotonic() > deadline:
-                raise _too_late(seen, timeout_s)
+                raise waiting.too_late(seen, timeout_s)
             time.sleep(poll_s)
         return seen
 
@@ -167,10 +168,13 @@ class AsyncControlPlane(AsyncTransport):
     set_stage = coroutine(admin.set_stage)
     rollback = coroutine(admin.rollback)
     rollouts = coroutine(admin.rollouts)
+    ab_tests = coroutine(admin.ab_tests)
+    ab_test = coroutine(admin.ab_test)
     rollout = coroutine(admin.rollout)
     pause = coroutine(admin.pause)
     resume = coroutine(admin.resume)
     abort = coroutine(admin.abort)
+    skip = coroutine(admin.skip)
     complete = coroutine(admin.complete)
     traffic = coroutine(admin.traffic)
     set_traffic = coroutine(admin.set_traffic)
@@ -218,66 +222,20 @@ class AsyncControlPlane(AsyncTransport):
         self, rollout: RolloutView | ApprovalView | UUID | str, *, timeout_s: float = 120.0, poll_s: float = 0.1
     ) -> RolloutView:
         """As `ControlPlane.wait_rollout`."""
+        from control_plane.sdk import waiting  # and with it the models of its answers
+
         deadline = time.monotonic() + timeout_s
-        while (waiting := pending(rollout)) is not None:
+        while (approval := waiting.pending(rollout)) is not None:
             if time.monotonic() > deadline:
-                raise _not_approved(waiting, timeout_s)
+                raise waiting.not_approved(approval, timeout_s)
             await asyncio.sleep(poll_s)
-            rollout = await self.approval(waiting.id)
-        rollout_id, aborted = _waited_for(rollout)
-        while not settled(seen := await self.rollout(rollout_id), aborted=aborted):
+            rollout = await self.approval(approval.id)
+        rollout_id, aborted = waiting.subject(rollout)
+        while not waiting.settled(seen := await self.rollout(rollout_id), aborted=aborted):
             if time.monotonic() > deadline:
-                raise _too_late(seen, timeout_s)
+                raise waiting.too_late(seen, timeout_s)
             await asyncio.sleep(poll_s)
         return seen
-
-
-def settled(rollout: RolloutView, *, aborted: bool) -> bool:
-    """Whether there is nothing left to wait for. Raises Conflict for one that was aborted unless that is wanted."""
-    if rollout.phase is Phase.ABORTED and not aborted:
-        raise Conflict(
-            f"The rollout of version {rollout.candidate_version} of {rollout.model} was aborted: {rollout.reason}",
-            rollout_id=str(rollout.id),
-        )
-    return rollout.applied and (rollout.phase is Phase.BAKING or rollout.phase in TERMINAL)
-
-
-def pending(answer: RolloutView | ApprovalView | UUID | str) -> ApprovalView | None:
-    """The approval the answer still waits for. Raises Conflict for one that ended without a yes."""
-    from control_plane.contracts.approvals import ApprovalView
-
-    if not isinstance(answer, ApprovalView) or answer.state is State.APPROVED:
-        return None
-    if answer.state is State.PENDING:
-        return answer
-    raise Conflict(f"Approval {answer.id} is {answer.state}: {answer.why}", approval=str(answer.id))
-
-
-def _waited_for(answer: RolloutView | ApprovalView | UUID | str) -> tuple[UUID | str, bool]:
-    """The rollout's id, and whether its abort is what is waited for."""
-    from control_plane.contracts.approvals import ApprovalView
-
-    if isinstance(answer, UUID | str):
-        return answer, False
-    if isinstance(answer, ApprovalView):
-        if answer.result is None or "rollout" not in answer.result:
-            raise Conflict(f"Approval {answer.id} is of {answer.operation}, which has no rollout to wait for.")
-        return str(answer.result["rollout"]), answer.operation is Operation.ROLL_BACK
-    return answer.id, answer.phase is Phase.ABORTED
-
-
-def _not_approved(approval: ApprovalView, timeout_s: float) -> DeadlineExceeded:
-    left = approval.quorum - sum(vote.agrees for vote in approval.votes)
-    needed = f"{left} more {'person has' if left == 1 else 'persons have'} to agree"
-    return DeadlineExceeded(f"Approval {approval.id} is pending after {timeout_s:g} s: {needed}.", approval=approval.id)
-
-
-def _too_late(rollout: RolloutView, timeout_s: float) -> DeadlineExceeded:
-    waiting = rollout.waiting_for or rollout.reason
-    return DeadlineExceeded(
-        f"Rollout {rollout.id} of {rollout.model} is {rollout.phase} after {timeout_s:g} s: {waiting}",
-        rollout_id=str(rollout.id),
-    )
 
 
 def _where(url: str | None, key: str | None, home: str | Path | None) -> tuple[str, str]:

@@ -51,10 +51,12 @@ class DriftReport(BaseModel):
 
 
 class DriftDetector:
-    """Compares rows with `reference`: a CSV, Parquet or NDJSON file, a version's profile.json, rows, or a frame.
+    """Compares rows with `reference`: a CSV, Parquet or NDJSON file, a folder of Parquet files, a version's
+    profile.json, rows, or a frame.
 
     `psi`: practical threshold per column. `alpha`: false alarms per look over all columns together. `types`: column ->
     number, integer, boolean, category or text, instead of what the values say. `histograms`: of every column, too.
+    `workers`: so many Dask processes of this host read and count; `scheduler`: those of this Dask scheduler.
     """
 
     def __init__(
@@ -65,18 +67,21 @@ class DriftDetector:
         alpha: float = 0.01,
         types: Mapping[str, str] | None = None,
         histograms: bool = False,
+        workers: int | None = None,
+        scheduler: str | None = None,
     ) -> None:
         self._reference = reference
         self._options = [f"--psi={psi}", f"--alpha={alpha}"]
         self._options += [f"--type={name}={kind}" for name, kind in (types or {}).items()]
         self._options += ["--histograms"] if histograms else []
+        self._options += subprocesses.workers(workers, scheduler)
 
     def detect_drift(self, current: Rows) -> DriftReport:
         """One look at `current`.
 
         Raises:
             InvalidInput: a file cannot be read, or the two have no column in common.
-            Unavailable: numpy, scipy or pyarrow are not installed.
+            Unavailable: numpy, scipy or pyarrow are not installed, or the scheduler does not answer.
         """
         with _file(self._reference) as reference, _file(current) as looked_at:
             files = ["--reference", str(reference), "--current", str(looked_at)]

@@ -54,18 +54,28 @@ def _quiet(detail: str, fraction: float) -> None:
     """Nobody wants to know."""
 
 
-def train_model(model: str, *, data: str | Path | None = None, seed: int | None = None, told: Told = _quiet) -> Trained:
+def train_model(
+    model: str,
+    *,
+    data: str | Path | None = None,
+    seed: int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    told: Told = _quiet,
+) -> Trained:
     """Validate, train, choose, calibrate and register a version of `model`, as its model.yaml says.
 
     `data`: a CSV or Parquet file; None: rows made by the model's own simulation. The registry is MLCP_MLFLOW_URL or
-    MLFLOW_TRACKING_URI of the environment, else `mlflow_url` in `$MLCP_HOME/mlcp.toml`.
+    MLFLOW_TRACKING_URI of the environment, else `mlflow_url` in `$MLCP_HOME/mlcp.toml`. `workers`: XGBoost is fitted by
+    so many Dask processes of this host, instead of what `training.workers` says; `scheduler`: by those of this Dask
+    scheduler.
 
     Raises:
         InvalidData: the rows were refused; `extra["findings"]` names column, rows and examples.
-        Unavailable: the extra `training` is not installed, or MLflow does not answer.
+        Unavailable: an extra is not installed, MLflow or the scheduler does not answer, or workers were lost for good.
     """
     last: dict[str, Any] = {}
-    arguments = ["train", model, "--json", *_options(data, seed)]
+    arguments = ["train", model, "--json", *_options(data, seed), *subprocesses.workers(workers, scheduler)]
     for event in subprocesses.events("training", "training", *arguments):
         last = event
         told(str(event.get("detail", "")), float(event.get("fraction", 0.0)))

@@ -20,8 +20,18 @@ _NEEDS = {
     "server": ("psycopg", "pyarrow", "sqlalchemy"),
     "training": ("mlflow", "pandas", "sklearn"),
     "serving": ("jinja2", "msgspec", "numpy", "pyarrow", "scipy"),
+    "distributed": ("dask", "distributed"),
 }
 _LAST_WORDS = 5  # lines of stderr in the text of a failure
+
+
+def workers(local: int | None, scheduler: str | None) -> list[str]:
+    """Options for work on Dask workers, none where neither is given. Raises Unavailable without that extra."""
+    if local is None and scheduler is None:
+        return []
+    _require("distributed")
+    options = [] if local is None else [f"--workers={local}"]
+    return options if scheduler is None else [*options, f"--scheduler={scheduler}"]
 
 
 def events(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from model_servers import priority
 from model_servers.runtime import sockets, worker
 from model_servers.runtime.engine import Engine
 from model_servers.runtime.shared import Board
@@ -38,6 +39,7 @@ class _Slot:
     pid: int = 0
     deaths: int = 0  # in a row, before readiness
     start_at: float = 0.0  # monotonic
+    missed: bool = False  # its worker died, and the next one is not ready yet
 
 
 class Parent:
@@ -76,6 +78,9 @@ class Parent:
             for slot in self._slots:
                 if not slot.pid and time.monotonic() >= slot.start_at:
                     self._start(slot)
+                elif slot.missed and slot.board.is_ready(slot.index):
+                    slot.missed = False
+                    _log.info("worker replaced", extra={"slot": slot.number, "worker": slot.pid})
             if not self._announced and all(slot.board.is_ready(slot.index) for slot in self._slots):
                 self._announce()
 
@@ -92,7 +97,8 @@ class Parent:
                 if other.listening is not slot.listening:
                     other.listening.socket.close()
             if slot.aux:
-                os.nice(_AUX_NICE)
+                os.setsid()  # in ours, it would use up the share of the workers that predict
+                priority.of_session(_AUX_NICE)
             worker.run(
                 self._spec,
                 slot.listening.socket,
@@ -132,7 +138,7 @@ class Parent:
             from prometheus_client import multiprocess
 
             multiprocess.mark_process_dead(slot.pid, folder)  # type: ignore[no-untyped-call]
-        slot.pid = 0
+        slot.pid, slot.missed = 0, True
         self._unusable = self._unusable or (code == UNUSABLE and not was_ready)
         slot.board.clear(slot.index)
         slot.deaths = 0 if was_ready else slot.deaths + 1

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 DIGEST_MISMATCH, UNUSABLE = 3, 4
 _LENGTH: Final = struct.Struct(">I")
-_NICE: Final = 5  # replays give way to predictions
+_NICE: Final = 5  # beyond what reads, sends and folds the rows of a replay
 _AT_ONCE: Final = 1_024  # rows in one call of the model
 _log = logging.getLogger(__name__)
 

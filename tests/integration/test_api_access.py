@@ -38,6 +38,8 @@ TABLE = {
     "POST /models/{model}/replay": RUN,
     "GET /models/{model}/replays": READ,
     "GET /models/{model}/replays/{replay_id}": READ,
+    "GET /ab-tests": READ,
+    "GET /ab-tests/{rollout_id}": READ,
     "GET /rollouts": READ,
     "GET /rollouts/{rollout_id}": READ,
     "POST /rollouts/{rollout_id}/{verb}": RUN,

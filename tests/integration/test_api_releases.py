@@ -306,13 +306,22 @@ async def test_a_canary_is_steered_by_hand_and_listed_as_an_experiment(api: Api)
     percents = {a["variant"]: a["percent"] for a in (await operator.get("/models/fraud/traffic")).json()["arms"]}
     assert percents == {"candidate": 5, "stable": 90, "baseline": 5}
     walked = [("pause", 200, "paused"), ("pause", 409, "paused"), ("resume", 200, "progressing")]
-    walked += [("promote", 200, "baking"), ("abort", 200, "aborted"), ("abort", 409, "aborted")]
+    walked += [("skip", 200, "progressing"), ("promote", 200, "baking"), ("skip", 409, "baking")]
+    walked += [("abort", 200, "aborted"), ("abort", 409, "aborted")]
     for verb, status, phase in walked:
         answer = await operator.post(f"{path}/{verb}", json=WHY)
         assert (answer.status_code, answer.json().get("phase")) == (status, phase), answer.text
+        if (verb, status) == ("skip", 200):
+            assert (answer.json()["step"], answer.json()["weight"]) == (1, 50)
     assert await stages(api.maker) == {"1": "Production", "2": "Staging"}
     found = (await operator.get("/experiments")).json()["items"]
     assert [(e["candidate_version"], e["baseline_version"], e["status"]) for e in found] == [("2", "1", "aborted")]
+    assert (await operator.get("/ab-tests", params={"model": "fraud"})).json()["items"] == found
+    test = (await operator.get(f"/ab-tests/{started.json()['id']}")).json()
+    assert (test["phase"], test["alpha"]) == ("aborted", 0.05)
+    assert [(one["decides"]["comparison"], one["posterior"]) for one in test["metrics"]] == [("undecided", None)] * 2
+    first = (await operator.get("/rollouts")).json()["items"][-1]["id"]
+    assert (await operator.get(f"/ab-tests/{first}")).status_code == 404  # it compared nothing
 
 
 async def test_aborting_the_first_release_takes_the_model_out_of_service(api: Api) -> None:

@@ -255,6 +255,8 @@ async def test_everything_that_changes_who_answers_waits_and_what_calms_things_d
     await reconcile(prod.maker)
     skip = await ann.post(f"/rollouts/{rollout}/promote", json=WHY)
     assert (skip.status_code, skip.json()["operation"]) == (202, "skip_steps")
+    step = (await ann.post(f"/rollouts/{rollout}/skip", json=WHY)).json()
+    assert "Step 1 is skipped: version 2 of fraud goes on to what comes next." in step["will"], step
     assert (await ann.post(f"/rollouts/{rollout}/pause", json=WHY)).json()["phase"] == "paused"
     assert (await say(ben, skip.json())).status_code == 409  # its rollout has moved meanwhile
     assert (await ann.post(f"/rollouts/{rollout}/abort", json=WHY)).json()["phase"] == "aborted"

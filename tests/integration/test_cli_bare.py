@@ -74,6 +74,7 @@ def test_help_is_there_at_once_for_every_command(python: Path) -> None:
     ("argv", "needs"),
     [
         (("train", "churn"), "pip install 'mlcp[training]'"),
+        (("train", "churn", "--workers", "2"), "pip install 'mlcp[distributed]'"),
         (("simulate", "churn"), "pip install 'mlcp[training]'"),
         (("generate", "churn"), "pip install 'mlcp[serving]'"),
         (("features", "churn", "--data", "rows.csv"), "pip install 'mlcp[training]'"),

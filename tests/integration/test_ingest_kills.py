@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -17,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.data_plane import children, client, document, router_process, save, target
 from tests.support.fake_model_server import FakeModelServer, serving
-from tests.support.processes import eventually, redis_argv, running
+from tests.support.processes import Child, eventually, redis_argv, running
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 BODY = {"features": {"a": 1, "text": "é"}}
@@ -37,7 +36,7 @@ class Plant:
             "ingester": [sys.executable, "-m", "control_plane.ingest.ingester"],
         }
         self._stacks: dict[str, ExitStack] = {}
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._children: dict[str, Child] = {}
 
     def start(self, name: str) -> None:
         if name == "redis":

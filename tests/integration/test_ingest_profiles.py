@@ -16,6 +16,7 @@ from control_plane.adapters import bus
 from control_plane.adapters.store import ids, ingest, windows
 from control_plane.domain.drift import compact, document, fold, profiles
 from control_plane.domain.model_config import FeatureType
+from control_plane.errors import StoreUnavailable
 from control_plane.ingest.blocks import FirstAnswers, Hashes, hashed
 from tests.integration.test_ingest_fold import Bench, record, started
 
@@ -148,6 +149,32 @@ async def test_what_was_answered_before_the_reference_was_known_is_counted_once_
     bench.ingester._profiler.looked_at = -1e9  # pyright: ignore[reportPrivateUsage]
     await bench.fold(bench.batch(answer("u0", 50.0, served_version="2")))
     assert (await stored(bench, "rows")).rows == 15
+
+
+async def test_what_was_answered_before_is_counted_though_postgres_went_away_over_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.fold(bench.batch(*[answer(f"u{i}", 50.0, served_version="2") for i in range(12)]))
+    async with bench.engine.begin() as connection:
+        await connection.execute(
+            text("INSERT INTO drift_references SELECT model, '2', source, document, now(), NULL FROM drift_references")
+        )
+
+    async def gone(*_: object, **__: object) -> None:
+        raise StoreUnavailable("gone")
+
+    profiler = bench.ingester._profiler  # pyright: ignore[reportPrivateUsage]
+    async with ingest.connection(bench.engine) as connection:
+        with monkeypatch.context() as patched:
+            patched.setattr(windows, "recall", gone)
+            profiler.looked_at = -1e9
+            with pytest.raises(StoreUnavailable):
+                await profiler.refresh(connection)
+        profiler.looked_at = -1e9
+        await profiler.refresh(connection)
+    assert (await stored(bench, "rows")).rows == 12
+    await bench.fold(bench.batch(answer("v", 50.0, served_version="2")))
+    assert (await stored(bench, "rows")).rows == 13
 
 
 async def test_each_customer_is_claimed_once_by_whichever_ingester_commits_first(engine: AsyncEngine) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from sqlalchemy import URL, make_url
@@ -66,7 +67,7 @@ async def test_what_is_logged_is_loaded_by_its_alias_and_deleted_with_its_files(
     empty_database: str, s3: S3, tmp_path: Path
 ) -> None:
     backend, port = make_url(empty_database).set(drivername="postgresql+psycopg"), free_port()
-    with registry.serving(backend.render_as_string(hide_password=False), s3, tmp_path, port):
+    with registry.on_s3(backend.render_as_string(hide_password=False), s3, tmp_path, port):
         library.set_tracking_uri(f"http://127.0.0.1:{port}")
         client, name = MlflowClient(), "scaled"
         first, second = log(name, 2.0), log(name, 3.0)
@@ -108,7 +109,10 @@ def test_mlflow_killed_in_the_middle_of_an_upload_loses_nothing_that_it_had_said
     client = MlflowClient()
     large = tmp_path / "large.bin"
     large.write_bytes(os.urandom(96 * 2**20))
-    with registry.serving(dsn, s3, tmp_path, port) as child:
+    with registry.on_s3(dsn, s3, tmp_path, port) as child:
+        told = httpx.get(f"http://127.0.0.1:{port}/api/3.0/mlflow/server-info", timeout=30).json()
+        sent = {member: told[member] for member in ("multipart_uploads_enabled", "multipart_downloads_enabled")}
+        assert not any(sent.values()), "clients reach MLflow, not the bucket"
         version = log(name, 2.0)
         client.set_registered_model_alias(name, "production", version)
         run = client.create_run("0").info.run_id
@@ -120,7 +124,7 @@ def test_mlflow_killed_in_the_middle_of_an_upload_loses_nothing_that_it_had_said
         wait_until(lambda: process.io_counters().read_chars > before + 2**24, within=60, what="it is on its way")
         os.killpg(child.pid, signal.SIGKILL)
         child.wait(10)
-    with registry.serving(dsn, s3, tmp_path, port):
+    with registry.on_s3(dsn, s3, tmp_path, port):
         uploading.join(180)
         assert not uploading.is_alive()
         assert answer(name, "production") == [2.0, 4.0]

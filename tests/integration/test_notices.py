@@ -30,7 +30,7 @@ from tests.support.mail_server import mail_server
 from tests.support.web_receiver import WebReceiver
 
 pytestmark = pytest.mark.integration
-_MANY = 5  # notices to each receiver
+_MANY = 12  # notices to each receiver
 Sessions = async_sessionmaker[AsyncSession]
 HUSH = "B00/T0psecret"  # in addresses and keys; to be seen nowhere else
 

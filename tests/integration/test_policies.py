@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -19,10 +20,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.adapters.metrics import Metrics
-from control_plane.adapters.store import audit
+from control_plane.adapters.store import audit, jobs, work
 from control_plane.contracts import policies as contract
 from control_plane.domain.audit import first_bad
-from control_plane.services import governor
+from control_plane.domain.governance.decide import Signal, Status
+from control_plane.domain.governance.policy import Severity, Source
+from control_plane.domain.reports.facts import Kind
+from control_plane.services import governor, reports, signals
 from control_plane.services.promotion import Policy
 from control_plane.settings import ApiSettings
 from control_plane.telemetry import Metric
@@ -226,6 +230,34 @@ async def test_drift_leads_to_one_retraining_that_a_person_agrees_to(prod: Api) 
     done = await ben.post(f"/approvals/{waiting[0]['id']}/approve", json=WHY, headers=seen)
     job = (await ben.get(f"/jobs/{done.json()['result']['job']}")).json()
     assert (job["kind"], job["model"], job["created_by"]) == ("train", "churn", "policy")
+    async with prod.maker() as session:
+        told = await reports.gather(session, Kind.RETRAINING, "churn", report_id=uuid4(), now=datetime.now(UTC))
+    agreed = [(a.action, a.asked_by, a.approved_by, a.why) for a in told.approvals]
+    assert agreed[-1] == ("retrain", "policy", "Ben", WHY["reason"])
+    assert [action for action, *_ in agreed] == ["promote", "retrain"]
+
+
+async def test_of_a_group_of_five_thousand_alerts_each_is_one_signal_and_told_again_none(prod: Api) -> None:
+    named = {"status": "firing", "labels": {"alertname": "Down"}, "startsAt": "2026-01-01T00:00:00Z"}
+    alerts = [named | {"fingerprint": f"{number % 4_000:x}"} for number in range(5_000)]
+    body = group(*alerts)
+    async with httpx.AsyncClient(base_url=f"{prod.url}/api/v1", timeout=120) as client:
+        first, again = await send(client, body), await send(client, group(*reversed(alerts)))
+    assert (first.json(), again.json()) == ({"received": 5_000, "new": 4_000}, {"received": 5_000, "new": 0})
+
+
+async def test_a_retrained_version_is_decided_about_when_its_replay_is_over(prod: Api) -> None:
+    now = datetime.now(UTC)
+    async with prod.maker.begin() as session:
+        job = await jobs.want(session, "replay", "fraud", {}, created_by="worker", now=now)
+        found = Signal(Source.RETRAINING, "better", "fraud", Severity.INFO, Status.FIRING, now, {"replay": str(job)})
+        await signals.notice(session, "j", found, now=now)
+    await govern.govern(prod.maker, PROD)
+    assert await count(prod, "signals WHERE decided_at IS NULL") == 1
+    async with prod.maker.begin() as session:
+        await work.end(session, job, "failed", now=now, error="no room")
+    await govern.govern(prod.maker, PROD)
+    assert await count(prod, "signals WHERE decided_at IS NULL") == 0
 
 
 class Crash(Exception):

@@ -17,7 +17,7 @@ from tests.support.reconciler import environment, reconciler
 
 pytestmark = pytest.mark.integration
 Sessions = async_sessionmaker[AsyncSession]
-SHORT = timedelta(milliseconds=200)
+SHORT, LONG = timedelta(seconds=2), timedelta(minutes=5)
 
 
 async def take(maker: Sessions, holder: str, ttl: timedelta) -> Lease | None:
@@ -30,22 +30,27 @@ async def hold(maker: Sessions, mine: Lease) -> None:
         await lease.hold(session, mine)
 
 
+async def expire(maker: Sessions) -> None:
+    async with maker.begin() as session:
+        await session.execute(text("UPDATE leases SET expires_at = clock_timestamp() WHERE name = 'l'"))
+
+
 async def test_one_of_many_leads_and_its_successor_has_a_higher_epoch(maker: Sessions) -> None:
-    won = [one for one in await asyncio.gather(*(take(maker, f"h{i}", SHORT) for i in range(5))) if one]
+    won = [one for one in await asyncio.gather(*(take(maker, f"h{i}", LONG) for i in range(5))) if one]
     assert [one.epoch for one in won] == [1]
-    assert await take(maker, "late", SHORT) is None
-    await asyncio.sleep(0.25)
+    assert await take(maker, "late", LONG) is None
+    await expire(maker)
     with pytest.raises(LeaseLost):  # expired, though nobody took it
         await hold(maker, won[0])
-    second = await take(maker, "late", SHORT)
+    second = await take(maker, "late", LONG)
     assert second is not None
     assert second.epoch == 2
     with pytest.raises(LeaseLost):
         async with maker.begin() as session:
-            await lease.renew(session, won[0], SHORT)
+            await lease.renew(session, won[0], LONG)
     async with maker.begin() as session:
         await lease.release(session, second)
-    third = await take(maker, "next", SHORT)
+    third = await take(maker, "next", LONG)
     assert third is not None
     assert third.epoch == 3
 
@@ -55,8 +60,8 @@ async def test_nobody_takes_over_while_the_leader_writes(maker: Sessions) -> Non
     assert first is not None
     async with maker.begin() as session:
         await lease.hold(session, first)
-        takeover = asyncio.create_task(take(maker, "b", SHORT))
-        await asyncio.sleep(0.4)  # past the expiry
+        takeover = asyncio.create_task(take(maker, "b", LONG))
+        await asyncio.sleep(SHORT.total_seconds() + 0.2)
         assert not takeover.done()
     second = await takeover
     assert second is not None

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from control_plane.adapters.store import audit
 from control_plane.domain.rollouts import Conclusion, Phase
+from control_plane.services import ab_tests
 from tests.support.customers import Truth
 from tests.support.processes import eventually
 from tests.support.reconciler import answering, environment, reconciler, rollout_of, router, stages, supervisor
@@ -49,6 +50,15 @@ async def test_a_better_candidate_ramps_to_everybody_by_itself_and_each_step_has
         assert (await audit.verify(session)).first_bad is None
         told = await audit.page(session, before=None, limit=10, action="rollout.cut_over")
         assert "outcome:bought" in str(told[0][0]["evidence"])
+        test = await ab_tests.view(session, ended)
+        bought = next(one for one in test.metrics if one.decides.metric == "outcome:bought")
+        assert (test.conclusion, bought.decides.comparison) == ("better", "better")
+        assert test.srm is not None
+        assert not test.srm.mismatch
+        assert bought.posterior is not None
+        assert bought.posterior.better > 0.99
+        assert bought.one_look is not None
+        assert bought.one_look.p <= bought.one_look.adjusted < 0.05
         await recounted(session, ended)
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from tests.support import model_server, native_artifacts
 from tests.support.data_plane import client, document, router, save, target
-from tests.support.model_server import CHURN, ROW
+from tests.support.model_server import CHURN, ROW, ModelServer
+from tests.support.processes import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -59,10 +60,14 @@ async def test_predictions_explanations_and_batches_pass_and_a_killed_worker_cos
                         statuses.append((await product.post("/ml/churn/predict", json=body)).status_code)
 
                 customers = [asyncio.create_task(customer()) for _ in range(8)]
-                for victim in served.workers():
+                for replaced, victim in enumerate(served.workers(), start=1):
                     os.kill(victim, signal.SIGKILL)
-                    await asyncio.sleep(1.5)
+                    await eventually(lambda n=replaced: _replaced(served, n), within=60, what="its successor is ready")
                 stop.set()
                 await asyncio.gather(*customers)
     assert set(statuses) == {200}
     assert len(statuses) > 50
+
+
+async def _replaced(served: ModelServer, workers: int) -> bool:
+    return sum(event["event"] == "worker replaced" for event in served.events()) == workers

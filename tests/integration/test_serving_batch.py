@@ -20,6 +20,7 @@ from control_plane.sdk import AsyncPredictionClient, PredictionClient
 from tests.support import native_artifacts
 from tests.support.data_plane import KEY, document, router, save, target
 from tests.support.model_server import CHURN, ModelServer, serving
+from tests.support.processes import niceness_of_session
 
 pytestmark = pytest.mark.integration
 TYPES = {
@@ -187,6 +188,14 @@ def test_other_formats_are_refused_with_those_there_are(
     answer = aux.post("/batch_predict", content=b"x", headers=headers)
     assert answer.status_code == status
     assert "application/vnd.apache.parquet" in answer.json()["detail"]
+
+
+def test_batches_give_way_to_predictions_in_a_session_of_their_own(server: ModelServer) -> None:
+    found = {os.getpriority(os.PRIO_PROCESS, pid): pid for pid in server.workers()}
+    usual = os.getpriority(os.PRIO_PROCESS, server.process.pid)
+    assert sorted(found) == [usual, 5]
+    assert os.getsid(found[5]) == found[5] != os.getsid(found[usual])
+    assert niceness_of_session(found[5]) in {5, None}
 
 
 def test_no_rows_are_no_answers(aux: httpx.Client) -> None:

@@ -213,14 +213,22 @@ async def test_a_failure_in_the_middle_leaves_every_unit_for_the_next_time(
 
 
 async def test_numbers_nobody_expects_stop_nothing(maker: async_sessionmaker[AsyncSession], log: Log) -> None:
-    for value in ("1e400", '"many"', "[1]", "null"):
+    for value in ("1e400", "1e-400", '"many"', "[1]", "null"):
         unit = f"u{len(log.outcomes)}"
         log.ask(unit, 0)
         log.tell("spent", value, 1, unit=unit)
     await log.store()
     await close(maker)
     count, mean = (await means(maker))["outcome:spent"]
-    assert (count, mean) == (4, 1e15 / 4)
+    assert (count, mean) == (5, 1e15 / 5)
+
+
+async def test_scores_nobody_expects_stop_nothing(maker: async_sessionmaker[AsyncSession], log: Log) -> None:
+    for value in (b"1e400", b"1e-400", b'"likely"', b"0.5"):
+        log.ask(f"u{value!r}", 0, output=msgspec.Raw(b'{"probability":%b}' % value))
+    await log.store()
+    await close(maker)
+    assert (await means(maker))["score"] == (3, 0.5)  # 1, 0 and a half; a word is none
 
 
 async def test_units_that_had_not_closed_when_baseline_lost_customers_count_in_neither_arm(

@@ -1,7 +1,12 @@
 """The role of the processes adds to the audit and can do nothing else to it."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import uuid4
 
 import psycopg
@@ -151,6 +156,25 @@ async def test_an_existing_installation_of_one_role_is_divided_with_its_data(div
     assert (found.links, found.first_bad) == (4, None)
     with divided.connect(divided.app) as app, pytest.raises(errors.InsufficientPrivilege):
         app.execute("DELETE FROM audit")
+
+
+def test_a_process_of_the_processes_role_alone_prints_the_first_keys_and_those_printed_before_end(
+    divided: Divided, tmp_path: Path
+) -> None:
+    """As `kubectl exec deploy/api` does, where the owner's DSN is the migrations' alone."""
+    divided.prepare()
+    env = {**os.environ, "MLCP_POSTGRES_DSN": divided.dsn(divided.app), "MLCP_HOME": str(tmp_path / "none")}
+    printed: list[dict[str, str]] = []
+    for _ in range(2):
+        argv = [sys.executable, "-m", "control_plane.api.init", "--print-keys"]
+        done = subprocess.run(argv, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        printed.append(json.loads(done.stdout))
+    assert [one.keys() for one in printed] == [{"admin", "approver", "predictor"}] * 2
+    assert len({key for one in printed for key in one.values()}) == 6
+    with divided.connect(divided.app) as app:
+        assert app.execute("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL").fetchone() == (3,)
+    assert not (tmp_path / "none").exists()
 
 
 def test_one_role_for_everything_changes_nothing(dsn: str) -> None:

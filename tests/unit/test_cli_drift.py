@@ -82,6 +82,7 @@ def test_a_model_or_two_files_are_asked_for(mlcp: Run) -> None:
     mlcp("drift", exits=7)
     mlcp("drift", "churn", "--reference", "a.csv", exits=7)
     mlcp("drift", "--current", "a.csv", exits=7)
+    mlcp("drift", "churn", "--workers", "2", exits=7)
 
 
 class Reader(HTMLParser):

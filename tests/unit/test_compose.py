@@ -5,8 +5,11 @@ tests/support/compose_spec holds that schema as its authors publish it (Apache-2
 
 import importlib.util
 import json
+import os
 import re
+import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
@@ -18,6 +21,7 @@ import jsonschema
 import pytest
 import yaml
 
+import control_plane
 from control_plane import settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,6 +121,16 @@ def test_nothing_runs_as_root_or_on_a_disk_it_can_write_or_with_a_right_to_more(
         assert not [source for source, _, _ in mounts(service) if "docker.sock" in source], name
         assert all(only for source, _, only in mounts(service) if source.startswith(".")), f"{name} writes to the host"
         assert all(default(port).startswith("127.0.0.1:") for port in service.get("ports", ())), name
+
+
+def test_every_process_of_ours_that_lasts_has_where_to_count() -> None:
+    for name, service in services():
+        lasts = default(service["image"]).startswith(OURS) and name not in ONCE | {"mlflow"}
+        assert not lasts or ("run", "/var/lib/mlcp/run", False) in mounts(service), name
+
+
+def test_what_images_say_is_their_version_is_the_projects() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == control_plane.VERSION
 
 
 def test_every_image_has_a_tag_that_stays() -> None:
@@ -265,3 +279,49 @@ def test_what_a_pod_runs_is_in_its_image() -> None:
                 told = [*container.get("command", ()), *container.get("args", ())]
                 assert missing(container["image"], told) == [], (document["metadata"]["name"], container["name"])
     assert seen >= 15
+
+
+def test_what_compose_up_does_is_set_in_env_and_what_is_set_already_wins(tmp_path: Path) -> None:
+    """A docker and a compose that only write down what they are told."""
+    shutil.copytree(ROOT / "infra", tmp_path / "infra")
+    env_file = (
+        '# ours\n\nCOMPOSE_PROFILES=core,monitoring\nMLCP_SECRETS="./elsewhere"\nMLCP_API_ADDRESS=10.0.0.1:80\n2=x\n'
+    )
+    (tmp_path / ".env").write_text(env_file)
+    told = tmp_path / "told"
+    tool = tmp_path / "tool"
+    tool.write_text(f'#!/bin/sh\necho "$COMPOSE_PROFILES: $*" >> {told}\ncase $1 in inspect) echo healthy ;; esac\n')
+    tool.chmod(0o700)
+    env = {"PATH": os.environ["PATH"], "DOCKER": str(tool), "COMPOSE": str(tool), "MLCP_ROUTER_ADDRESS": "127.0.0.1:81"}
+    said = subprocess.run(
+        [tmp_path / "infra/compose/up.sh"], env=env, check=True, capture_output=True, text=True
+    ).stdout
+    lines = told.read_text().splitlines()
+    assert lines[0] == "core,monitoring: up --detach"
+    assert lines[-1] == "core,monitoring,tools: run --rm -T first-models"
+    assert (tmp_path / "elsewhere" / "mlcp_postgres_dsn").exists()
+    assert not (tmp_path / "secrets").exists()
+    assert "http://10.0.0.1:80/docs" in said
+    assert "http://127.0.0.1:81/ml/churn/predict" in said
+    (tmp_path / ".env").write_text("MLCP_ROUTER_ADDRESS=127.0.0.1:82")  # its last line need not end
+    said = subprocess.run(
+        [tmp_path / "infra/compose/up.sh"], env=env | {"PROFILES": "core"}, check=True, capture_output=True, text=True
+    ).stdout
+    assert "http://127.0.0.1:81/ml/churn/predict" in said
+
+
+@pytest.mark.parametrize(("builds", "plugin"), [(True, True), (False, False)])
+def test_a_docker_client_that_cannot_build_is_passed_by(tmp_path: Path, builds: bool, plugin: bool) -> None:
+    """From Docker 23 on building takes a plugin; Compose is a plugin or a program of its own."""
+    for folder, works in (("first", builds), ("second", True)):
+        (tmp_path / folder).mkdir()
+        client = tmp_path / folder / "docker"
+        client.write_text(
+            f"#!/bin/sh\ncase $1 in build) exit {int(not works)} ;; compose) exit {int(not plugin)} ;; esac\n"
+        )
+        client.chmod(0o700)
+    path = f"{tmp_path / 'first'}{os.pathsep}{tmp_path / 'second'}{os.pathsep}{os.environ['PATH']}"
+    source = '. infra/compose/clients.sh; echo "$DOCKER"; echo "$COMPOSE"'
+    told = subprocess.run(["sh", "-euc", source], cwd=ROOT, env={"PATH": path}, check=True, capture_output=True)
+    chosen = "docker" if builds else str(tmp_path / "second" / "docker")
+    assert told.stdout.decode().split("\n")[:2] == [chosen, f"{chosen} compose" if plugin else "docker-compose"]

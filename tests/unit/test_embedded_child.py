@@ -14,7 +14,7 @@ import pytest
 from control_plane.embedded import child as module
 from control_plane.embedded import processes
 from control_plane.embedded.child import Child, Spec, State
-from tests.support.processes import eventually
+from tests.support.processes import eventually, niceness_of_session
 
 _READY = "import os, time; open(os.environ['MLCP_READY_FILE'], 'w').write('x'); time.sleep(60)"
 
@@ -54,6 +54,29 @@ async def test_it_is_ready_when_it_says_so_and_ends_when_asked(tmp_path: Path, m
     assert (child.state, child.pid, child.last_exit) == (State.STOPPED, None, -signal.SIGTERM)
     assert pid is not None
     assert not processes.group_exists(pid)
+
+
+async def test_what_is_ready_and_all_it_has_forked_has_its_niceness_and_before_nobody(
+    tmp_path: Path, made: list[Child]
+) -> None:
+    """Whoever goes first is to answer customers, not to start."""
+    waits = f"import os, time; pid = os.fork(); open({str(tmp_path / 'pids')!r}, 'a').write(f'{{os.getpid()}}\\n')"
+    hold = f"\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n"
+    child = of(waits + hold + _READY, tmp_path, made, niceness=7)
+    life = asyncio.ensure_future(child.run())
+
+    async def forked() -> list[int]:
+        found = (tmp_path / "pids").read_text().split() if (tmp_path / "pids").exists() else []
+        return [int(pid) for pid in found] if len(found) == 2 else []
+
+    pids = await eventually(forked, within=10, what="both run")
+    assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in pids] == [os.getpriority(os.PRIO_PROCESS, 0)] * 2
+    (tmp_path / "go").touch()
+    await eventually(lambda: is_ready(child), within=10, what="ready")
+    assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in pids] == [7, 7]
+    assert niceness_of_session(pids[0]) in {7, None}
+    child.stop()
+    await asyncio.wait_for(life, 5)
 
 
 async def test_what_was_killed_comes_back_and_the_rest_of_its_group_is_gone(tmp_path: Path, made: list[Child]) -> None:

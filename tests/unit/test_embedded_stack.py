@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.embedded import binaries, config, layout, models, stack
+from control_plane.embedded import binaries, child, config, layout, models, stack
 from control_plane.embedded.child import Spec
 from control_plane.embedded.postgres import Postgres
 from control_plane.embedded.stack import Environments
@@ -45,6 +45,14 @@ def specs(tmp_path: Path, env: Environments) -> dict[str, Spec]:
 
 def _server(home: Path) -> Postgres:
     return Postgres(home / "pg", home / "run" / "s" / "pg", binaries.postgres(), None)
+
+
+def test_what_answers_customers_goes_first_and_the_log_and_all_else_have_the_usual_priority(
+    specs: dict[str, Spec], env: Environments
+) -> None:
+    wish = Wanted("id", "churn-1-abcd", ("python",), (), 15.0, None, "/s")
+    assert specs["router"].niceness == models.spec(wish, env.model_servers).niceness == child.GOES_FIRST < 0
+    assert {spec.niceness for name, spec in specs.items() if name != "router"} == {0}
 
 
 def test_the_data_plane_has_no_database_and_model_servers_have_no_secret(

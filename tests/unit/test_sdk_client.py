@@ -11,9 +11,19 @@ from types import ModuleType
 import httpx
 import pytest
 
-from control_plane import errors
+from control_plane import errors, sdk
 from control_plane.domain.rollouts import Phase
-from control_plane.sdk import AsyncControlPlane, ControlPlane, Patience, admin, binding, governed, predictions, problems
+from control_plane.sdk import (
+    AsyncControlPlane,
+    ControlPlane,
+    Patience,
+    admin,
+    answers,
+    binding,
+    governed,
+    predictions,
+    problems,
+)
 from control_plane.sdk.answers import Page, RolloutView
 from control_plane.sdk.transport import path, retry_after
 from tests.support import views
@@ -33,6 +43,14 @@ def server() -> Iterator[Answering]:
 def cp(server: Answering) -> Iterator[ControlPlane]:
     with ControlPlane(server.url, "secret", patience=EAGER) as client:
         yield client
+
+
+@pytest.mark.parametrize("module", [sdk, answers])
+def test_every_name_of_a_module_that_imports_late_is_there(module: ModuleType) -> None:
+    assert {name for name in module.__all__ if getattr(module, name).__name__ == name} == set(module.__all__)
+    assert set(module.__all__) == {name for names in module._MODULES.values() for name in names}
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        module.nothing  # noqa: B018
 
 
 def test_answers_are_the_models_of_the_contracts(server: Answering, cp: ControlPlane) -> None:
