@@ -14,9 +14,9 @@ INSTALL = test -n "$(PYTHON)" || { \
 	exit 1; }; $(PYTHON) control_plane/embedded/install.py
 PYTEST = $(BIN)/python -m pytest -p tests.support.no_skips
 
-DOCKER ?= docker
-COMPOSE ?= $(DOCKER) compose
-export COMPOSE DOCKER PROFILES
+CLIENTS = . infra/compose/clients.sh
+export PROFILES
+unexport PYTHONDONTWRITEBYTECODE # hundreds of processes are started, and each would compile our code again
 IMAGES ?= control-plane worker router model-server model-server-foreign model-host trainer mlflow
 TAG ?= 0.1.0
 COMMA := ,
@@ -31,7 +31,7 @@ down: ## Stop everything and keep the data
 	@if [ -x $(BIN)/mlcp ]; then $(BIN)/mlcp down; else echo "Nothing is installed, so nothing runs."; fi
 
 test: .venv/.installed-dev ## All tests but the slow ones, real services included; a skipped test is a failure
-	$(PYTEST) -n 2 --no-loadscope-reorder --durations 20 $(ARGS)
+	$(PYTEST) -n 4 --no-loadscope-reorder --durations 20 $(ARGS)
 
 prove: .venv/.installed-dev ## The slow tests: long simulations, real data, soak, kill matrix
 	$(PYTEST) -m slow --timeout 3600 $(ARGS)
@@ -56,8 +56,8 @@ k8s: ## Render infra/k8s anew with kubectl, after a change of a model.yaml or a 
 	@for overlay in prod monitoring gateway; do \
 		kubectl kustomize infra/k8s/overlays/$$overlay > infra/k8s/rendered/$$overlay.yaml || exit 1; done
 
-images: ## Build every image (BASE_IMAGE=..., DOCKER=docker; CA=file and PIP_CONF=file are build secrets)
-	@for target in $(IMAGES); do DOCKER_BUILDKIT=1 $(DOCKER) build --file infra/images/Dockerfile --target $$target \
+images: ## Build every image (BASE_IMAGE=..., DOCKER=client; CA=file and PIP_CONF=file are build secrets)
+	@$(CLIENTS); for target in $(IMAGES); do DOCKER_BUILDKIT=1 $$DOCKER build --file infra/images/Dockerfile --target $$target \
 		$(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) $(if $(CA),--secret id=ca$(COMMA)src=$(CA)) \
 		$(if $(PIP_CONF),--secret id=pip$(COMMA)src=$(PIP_CONF)) $(ARGS) \
 		--build-arg REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) --tag mlcp-$$target:$(TAG) . || exit 1; done
@@ -66,11 +66,11 @@ compose-up: ## The whole stack on this Docker host, then the first models and a 
 	@infra/compose/up.sh
 
 compose-down: ## Stop what compose-up started and keep the data
-	@COMPOSE_PROFILES=core,monitoring,tools $(COMPOSE) down
+	@$(CLIENTS); COMPOSE_PROFILES=core,monitoring,tools $$COMPOSE down
 
 compose-test: .venv/.installed-dev ## Build the images on BASE_IMAGE and prove them: a stack of them that serves, promotes, rolls back
-	@$(DOCKER) info > /dev/null || { echo "mlcp: no Docker answers" >&2; exit 1; }
-	MLCP_TEST_BASE_IMAGE=$(or $(BASE_IMAGE),python:3.12-slim-bookworm) DOCKER=$(DOCKER) $(PYTEST) -m docker --timeout 3600 tests/integration/test_images.py tests/e2e/test_compose.py $(ARGS)
+	@$(CLIENTS); $$DOCKER info > /dev/null || { echo "mlcp: no Docker answers" >&2; exit 1; }
+	$(CLIENTS); MLCP_TEST_BASE_IMAGE=$(or $(BASE_IMAGE),python:3.12-slim-bookworm) $(PYTEST) -m docker --timeout 3600 tests/integration/test_images.py tests/e2e/test_compose.py $(ARGS)
 
 fmt: .venv/.installed-dev ## Format, and fix what can be fixed
 	$(BIN)/ruff check --fix

@@ -48,14 +48,18 @@ EVIDENTLY = """
 import json, sys, warnings
 warnings.simplefilter("ignore")
 import pandas as pd
-from evidently import Report
+from evidently import DataDefinition, Dataset, Report
 from evidently.presets import DataDriftPreset
 reference, looks = pd.read_parquet(sys.argv[1]), pd.read_parquet(sys.argv[2])
+names = {kind: list(reference.select_dtypes(**{kind: "number"}).columns) for kind in ("include", "exclude")}
+types = DataDefinition(numerical_columns=names["include"], categorical_columns=names["exclude"])
+reference = Dataset.from_pandas(reference, types)  # left to itself it takes many levels for text: minutes a report
 found = {}
 for model, mine in looks.groupby("model"):
     days = []
     for _, window in mine.groupby("day"):
-        result = Report([DataDriftPreset()]).run(reference, window.drop(columns=["model", "day"])).dict()
+        current = Dataset.from_pandas(window.drop(columns=["model", "day"]), types)
+        result = Report([DataDriftPreset()]).run(current, reference).dict()
         counted = [m["value"] for m in result["metrics"] if isinstance(m["value"], dict) and "count" in m["value"]]
         days.append(int(counted[0]["count"]))
     found[int(model)] = days

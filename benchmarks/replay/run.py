@@ -55,11 +55,12 @@ CONFIG: dict[str, Any] = {
 }
 HOURS = 48
 NAIVE = """
-import json, sys, time
+import glob, json, sys, time
 import mlflow.pyfunc, pandas as pd, pyarrow.dataset as ds
 models = [mlflow.pyfunc.load_model(path) for path in sys.argv[2:4]]
 began = time.monotonic()
-table = ds.dataset(sys.argv[1], format="parquet").head(int(sys.argv[4]), columns=["features", "output"])
+files = sorted(glob.glob(sys.argv[1] + "/**/*.parquet", recursive=True))  # each has its manifest beside it
+table = ds.dataset(files, format="parquet").head(int(sys.argv[4]), columns=["features", "output"])
 frame = pd.DataFrame([json.loads(text) for text in table.column("features").to_pylist()])
 for model in models:
     model.predict(frame)

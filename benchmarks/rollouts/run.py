@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.measure import Peak, cpu_s, descendants, pss_mb  # noqa: E402  (found only from here on)
-from tests.support.market import Market, apply, install  # noqa: E402
+from control_plane.sdk import ControlPlane  # noqa: E402
+from tests.support.market import Market, install  # noqa: E402
 from tests.support.stack import Stack  # noqa: E402
 
 TRUTHS = {
@@ -73,12 +74,13 @@ def measured(stack: Stack, kinds: dict[str, str], rate: float) -> dict[str, Any]
     root = json.loads((stack.home / "run" / "status.json").read_text())["supervisor_pid"]
     at_rest = pss_mb(descendants(root))
     with Market(stack, {name: TRUTHS[kind][0] for name, kind in kinds.items()}, rate) as market, Peak(root) as peak:
-        began, used = time.monotonic(), cpu_s(descendants(root))
-        rollouts = {name: apply(stack, name, PLAN) for name in kinds}
+        began, used = time.monotonic(), cpu_of(stack)
+        with ControlPlane(stack.url("API"), stack.key("admin"), timeout_s=60) as cp:
+            rollouts = {name: begun(cp, name) for name in kinds}
         all_begun_s = time.monotonic() - began
         open_at_once = most_open(stack, rollouts, began + WITHIN_S)
         took = time.monotonic() - began
-        busy = cpu_s(descendants(root)) - used
+        now_used = cpu_of(stack)
         servers = {name: round(pss_mb(descendants(stack.process(f"{name}-1")["pid"])), 1) for name in kinds}
     ended = {name: stack.json("rollouts", "show", rollout) for name, rollout in rollouts.items()}
     statuses = Counter(answer.status for one in market.traffic.values() for answer in one.answers)
@@ -94,7 +96,7 @@ def measured(stack: Stack, kinds: dict[str, str], rate: float) -> dict[str, Any]
         "pss_before_mb": round(at_rest),
         "pss_peak_mb": round(peak.mb),
         "pss_of_a_model_server_mb": round(sum(servers.values()) / len(servers), 1),
-        "stack_processors": round(busy / took, 2),
+        "processors": {name: round((now_used[name] - used.get(name, 0.0)) / took, 2) for name in sorted(now_used)},
         "decisions": {
             name: {
                 "truth": kinds[name],
@@ -106,6 +108,23 @@ def measured(stack: Stack, kinds: dict[str, str], rate: float) -> dict[str, Any]
             for name, found in ended.items()
         },
     }
+
+
+def cpu_of(stack: Stack) -> dict[str, float]:
+    """CPU seconds so far, by process; those of all model servers together. The supervisor's are everybody's."""
+    found: dict[str, float] = {}
+    for process in json.loads((stack.home / "run" / "status.json").read_text())["processes"]:
+        name = "model servers" if process["name"].startswith("m") and "-" in process["name"] else process["name"]
+        name = "all together" if name == "supervisor" else name
+        if process.get("pid"):
+            found[name] = found.get(name, 0.0) + cpu_s(descendants(process["pid"]))
+    return found
+
+
+def begun(cp: ControlPlane, model: str) -> str:
+    steps = [(step["weight"], step["hold_s"]) for step in PLAN["steps"]]
+    more = {name: PLAN[name] for name in ("strategy", "bake_s", "analysis")}
+    return str(cp.promote(model, "2", reason="it may be better", steps=steps, **more).id)
 
 
 def most_open(stack: Stack, rollouts: dict[str, str], until: float) -> int:
@@ -127,6 +146,8 @@ def missed(results: dict[str, Any]) -> list[str]:
         for name, one in results["decisions"].items()
         if (one["phase"], one["conclusion"]) != TRUTHS[one["truth"]][1]
     ]
+    if results["open_at_once"] < results["rollouts"]:
+        found.append(f"open_at_once: {results['open_at_once']} < {results['rollouts']}")
     if results["failed_requests"]:
         found.append(f"failed_requests: {results['failed_requests']} > 0")
     if results["pss_peak_mb"] > PSS_MB:

@@ -2,7 +2,15 @@
 # make compose-up: secrets, the stack in its order, the first models; ends with a call to copy.
 set -eu
 cd "$(dirname "$0")/../.."
-compose=${COMPOSE:-docker compose}
+. infra/compose/clients.sh
+if [ -f .env ]; then # as Compose reads it: what is set already wins
+    while IFS='=' read -r name value || [ -n "$name" ]; do
+        case $name in '' | [!A-Za-z_]* | *[!A-Za-z0-9_]*) continue ;; esac
+        case $value in \"*\" | \'*\') value=${value#?} value=${value%?} ;; esac
+        eval "[ -n \"\${$name+set}\" ]" || export "$name=$value"
+    done < .env
+fi
+compose=$COMPOSE
 infra/secrets.sh "${MLCP_SECRETS:-./secrets}"
 COMPOSE_PROFILES=${PROFILES:-${COMPOSE_PROFILES:-core}}
 export COMPOSE_PROFILES
@@ -10,7 +18,7 @@ export COMPOSE_PROFILES
 $compose up --detach
 deadline=$(($(date +%s) + ${COMPOSE_WAIT_S:-600}))
 for service in api reconciler worker ingest shipper models router mlflow-gate; do
-    until [ "$(${DOCKER:-docker} inspect --format '{{.State.Health.Status}}' "$($compose ps --quiet "$service")" 2> /dev/null)" = healthy ]; do
+    until [ "$($DOCKER inspect --format '{{.State.Health.Status}}' "$($compose ps --quiet "$service")" 2> /dev/null)" = healthy ]; do
         [ "$(date +%s)" -lt "$deadline" ] || { $compose logs --tail 20 "$service" >&2; echo "mlcp: $service is not ready" >&2; exit 1; }
         sleep 1
     done

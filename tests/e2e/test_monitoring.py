@@ -31,7 +31,7 @@ CANARY = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def watched(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitoring]:
     with monitoring(tmp_path_factory.mktemp("monitoring"), f"127.0.0.1:{stack.ports['ROUTER']}") as found:
         yield found

@@ -61,6 +61,10 @@ def test_a_worse_candidate_comes_back_by_itself_and_it_is_told_what_it_cost(stac
     assert f"Exposed    {reach['customers']:,} customers to the candidate; " in told
     assert "rollout.aborted" in told
     assert max(map(len, told.splitlines())) <= 80
+    test = stack.mlcp("ab-tests", "show", rollout).stdout
+    assert "outcome:bought" in test
+    assert max(map(len, test.splitlines())) <= 80
+    assert stack.json("ab-tests", "list", "worse")[0]["id"] == rollout
 
 
 @pytest.mark.slow
@@ -119,11 +123,20 @@ def test_without_traffic_a_rollout_waits_and_then_pauses(stack: Stack) -> None:
 
 
 @pytest.mark.slow
-def test_blue_green_cuts_over_bakes_and_comes_back_by_itself_when_requests_fail(stack: Stack) -> None:
+def test_blue_green_is_previewed_cut_over_by_hand_and_comes_back_when_requests_fail_in_the_bake(stack: Stack) -> None:
     install(stack, "bluegreen")
-    plan = {"strategy": "blue_green", "bake_s": 300, "failure_limit": 0}
+    plan = {"strategy": "blue_green", "bake_s": 300, "failure_limit": 0, "by_hand": True}
+    pinned = {"features": {"x": 0.5, "y": 0.5}, "model_version": "2"}
     with Market(stack, {"bluegreen": {"1": 0.5, "2": 0.5}}, RATE) as market:
         rollout = apply(stack, "bluegreen", plan)
+        with stack.data_plane("admin") as client:
+            path = "/ml/bluegreen/predict"
+            eventually(lambda: client.post(path, json=pinned).status_code == 200, 120, "the preview")
+        found = eventually(
+            lambda: (r := stack.json("rollouts", "show", rollout))["phase"] == "progressing" and r, 30, "it waits"
+        )
+        assert (found["weight"], answering(market, "bluegreen")) == (0, {"1"})
+        stack.mlcp("rollouts", "promote", rollout, "--reason", "it looks right")
         eventually(lambda: answering(market, "bluegreen") == {"2"}, 120, "version 2 answers everybody")
         found = stack.json("rollouts", "show", rollout)
         assert (found["phase"], found["cut_over"], found["weight"]) == ("baking", True, 100)
