@@ -200,7 +200,7 @@ def _redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="mlcp-") as folder:
         path = f"{folder}/redis.sock"
         with running(redis_argv(Path(folder)), log=tmp_path_factory.mktemp("redis") / "log"):
-            wait_until(lambda: os.path.exists(path), within=10, what="redis-server listens")
+            wait_until(lambda: os.path.exists(path), what="redis-server listens")
             yield f"unix://{path}"
 
 

@@ -45,7 +45,6 @@ def second_churn(stack: Stack) -> tuple[str, str]:
     stack.mlcp("train", "churn", "--seed", "7")
     newer = eventually(
         lambda: [v["version"] for v in stack.json("versions", "churn") if int(v["version"]) > int(first)],
-        15,
         "the second version",
     )
     return first, newer[0]

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.stack import Stack
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.integration
 MB = 2**20
 
 

@@ -48,16 +48,16 @@ class Host:
 
     def api(self, method: str, path: str, **more: Any) -> Any:
         url = f"http://{self.env['MLCP_API_ADDRESS']}/api/v1{path}"
-        answer = httpx.request(method, url, headers=self.key("admin"), timeout=30, **more)
+        answer = httpx.request(method, url, headers=self.key("admin"), timeout=240, **more)
         assert answer.is_success, (path, answer.text)
         return answer.json()
 
     def predict(self, key: dict[str, str]) -> str:
         """The version that answers a churn prediction."""
         base = f"http://{self.env['MLCP_ROUTER_ADDRESS']}/ml/churn"
-        body = httpx.get(f"{base}/example", headers=key, timeout=30).content
+        body = httpx.get(f"{base}/example", headers=key, timeout=240).content
         answer = httpx.post(
-            f"{base}/predict", headers=key | {"Content-Type": "application/json"}, content=body, timeout=30
+            f"{base}/predict", headers=key | {"Content-Type": "application/json"}, content=body, timeout=240
         )
         return str(answer.json()["model_version"]) if answer.is_success else ""
 
@@ -163,7 +163,7 @@ def test_predictions_reach_the_database_and_the_metrics_of_every_process_one_pag
     wait_until(
         lambda: host.api("GET", "/models/churn/performance") != before, within=PATIENCE_S, what="counted", every=1
     )
-    page = httpx.get(f"http://{host.env['MLCP_ROUTER_ADDRESS']}/metrics", timeout=10).text
+    page = httpx.get(f"http://{host.env['MLCP_ROUTER_ADDRESS']}/metrics", timeout=240).text
     beating = {line.split('"')[1] for line in page.splitlines() if line.startswith("mlcp_process_heartbeat")}
     assert {"api", "reconciler", "worker", "ingester", "shipper"} <= beating, beating
 

@@ -54,7 +54,7 @@ def test_xgboost_and_a_class_with_its_own_requirements_serve_in_staging(stack: S
         ("plain-trees", {"income": float(income), "age": float(age)}, int(label)),
         ("plain-words", {"income": 1_234_567.0}, "1,234,567"),
     ):
-        eventually(lambda model=model: stack.json("versions", model), 10, f"{model} visible")
+        eventually(lambda model=model: stack.json("versions", model), f"{model} visible")
         stack.mlcp("promote", model, "1", "--to", "staging", "--reason", "try it")
         with stack.data_plane("admin") as client:
             body = {"features": features, "model_version": "1"}
@@ -62,4 +62,4 @@ def test_xgboost_and_a_class_with_its_own_requirements_serve_in_staging(stack: S
             def answer(model: str = model, body: dict[str, object] = body) -> httpx.Response:
                 return client.post(f"/ml/{model}/predict", json=body).raise_for_status()
 
-            assert eventually(answer, 600, f"an answer of {model}", every_s=2).json()["output"]["value"] == output
+            assert eventually(answer, f"an answer of {model}", within=600, every=2).json()["output"]["value"] == output

@@ -54,7 +54,7 @@ def kill(stack: Stack, name: str) -> None:
         now = stack.process(name)
         return bool(now["pid"] != before and now["state"] == "ready")
 
-    eventually(again, 120, f"{name} again")
+    eventually(again, f"{name} again")
 
 
 def kill_child(stack: Stack, name: str) -> None:
@@ -63,7 +63,7 @@ def kill_child(stack: Stack, name: str) -> None:
     victim = children(parent)[0]
     before = len(children(parent))
     os.kill(victim, signal.SIGKILL)
-    eventually(lambda: victim not in children(parent) and len(children(parent)) == before, 60, "its successor")
+    eventually(lambda: victim not in children(parent) and len(children(parent)) == before, "its successor")
 
 
 def empty_redis(stack: Stack) -> None:
@@ -76,7 +76,7 @@ def empty_redis(stack: Stack) -> None:
                 shutil.rmtree(path)
             elif path.name != "server":
                 path.unlink()
-    eventually(lambda: stack.process("redis")["pid"] != before, 60, "redis again")
+    eventually(lambda: stack.process("redis")["pid"] != before, "redis again")
 
 
 @pytest.mark.parametrize("victim", ["router worker", "model server", "shipper", "ingester", "redis", "postgres"])
@@ -84,7 +84,7 @@ def test_no_acknowledged_prediction_is_lost_or_doubled_whoever_is_killed(
     stack: Stack, dsn: str, victim: str, record_property: Property
 ) -> None:
     with load(stack) as traffic:
-        eventually(lambda: traffic.answered > RATE, 60, "traffic")
+        eventually(lambda: traffic.answered > RATE, "traffic")
         for _ in range(2):
             match victim:
                 case "router worker":
@@ -96,7 +96,7 @@ def test_no_acknowledged_prediction_is_lost_or_doubled_whoever_is_killed(
                 case _:
                     kill(stack, victim)
             seen = traffic.answered
-            eventually(lambda seen=seen: traffic.answered > seen + RATE, 60, "traffic after the kill")
+            eventually(lambda seen=seen: traffic.answered > seen + RATE, "traffic after the kill")
     record_property("answers", dict(traffic.statuses))
     record_property("missed", traffic.missed)
     failed = traffic.answered - traffic.statuses[200]
@@ -129,7 +129,7 @@ def test_a_minute_with_everything_else_dead_fails_no_prediction_and_loses_none(
             time.sleep(50)
             started_alone(stack, environment_of(router), tmp_path)
             time.sleep(10)
-        eventually(lambda: all(map(again, dead)), 180, "everything again", every_s=1)
+        eventually(lambda: all(map(again, dead)), "everything again", every=1)
     record_property("answers", dict(traffic.statuses))
     record_property("missed", traffic.missed)
     assert traffic.statuses.keys() == {200}
@@ -143,9 +143,9 @@ def started_alone(stack: Stack, env: dict[str, str], folder: Path) -> None:
     mine = env | {"MLCP_ROUTER_PORT": str(port), "MLCP_ROUTER_WORKERS": "1", "MLCP_READY_FILE": str(folder / "ready")}
     argv = [sys.executable, "-m", "control_plane.router"]
     with running(argv, log=folder / "log", env=mine) as child:
-        eventually((folder / "ready").exists, 60, "the lone router")
+        eventually((folder / "ready").exists, "the lone router")
         with Load(f"http://127.0.0.1:{port}", stack.key("predictor"), MODEL, stack.example(MODEL), 50, 4) as traffic:
-            eventually(lambda: traffic.answered >= 50, 60, "its answers")
+            eventually(lambda: traffic.answered >= 50, "its answers")
         assert child.poll() is None
     assert traffic.statuses.keys() == {200}
 
@@ -153,7 +153,7 @@ def started_alone(stack: Stack, env: dict[str, str], folder: Path) -> None:
 def test_a_torn_tail_is_cut_and_the_rest_arrives(stack: Stack, dsn: str) -> None:
     """What a machine that died left half written at the end of a segment."""
     with load(stack) as traffic:
-        eventually(lambda: traffic.answered > RATE, 60, "traffic")
+        eventually(lambda: traffic.answered > RATE, "traffic")
         with supervisor_asleep(stack):
             parent = stack.process("router")["pid"]
             workers = children(parent)
@@ -169,7 +169,7 @@ def test_a_torn_tail_is_cut_and_the_rest_arrives(stack: Stack, dsn: str) -> None
             assert torn
             os.kill(parent, signal.SIGCONT)
         seen = traffic.answered
-        eventually(lambda: traffic.answered > seen + RATE, 60, "traffic after the kill")
+        eventually(lambda: traffic.answered > seen + RATE, "traffic after the kill")
     assert traffic.statuses[200] == traffic.answered - traffic.statuses[0]
     all_there(dsn, MODEL, traffic.acknowledged)
 
@@ -190,20 +190,20 @@ def test_a_full_disk_is_said_in_the_answers_and_all_others_arrive(
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(spool)], check=True)
     try:
         with running([sys.executable, "-m", "control_plane.router"], log=tmp_path / "router.log", env=env):
-            eventually((tmp_path / "ready").exists, 60, "the router")
+            eventually((tmp_path / "ready").exists, "the router")
             url = f"http://127.0.0.1:{env['MLCP_ROUTER_PORT']}"
             shipper = [sys.executable, "-m", "control_plane.ingest.shipper"]
             told = env | {"MLCP_READY_FILE": str(tmp_path / "shipper")}
             with ExitStack() as later:
                 with Load(url, stack.key("predictor"), MODEL, stack.example(MODEL), RATE, CONNECTIONS) as traffic:
-                    eventually(lambda: len(traffic.unlogged) > RATE, 120, "a full disk")
+                    eventually(lambda: len(traffic.unlogged) > RATE, "a full disk")
                     later.enter_context(running(shipper, log=tmp_path / "shipper.log", env=told))
                     full, seen = len(traffic.unlogged), len(traffic.acknowledged)
-                    eventually(lambda: len(traffic.acknowledged) > seen + RATE, 120, "room again")
+                    eventually(lambda: len(traffic.acknowledged) > seen + RATE, "room again")
                 record_property("unlogged", (full, len(traffic.unlogged)))
                 record_property("answers", dict(traffic.statuses))
                 counted = f'model_predictions_unlogged_total{{model_name="{MODEL}"}} {len(traffic.unlogged)}.0'
-                eventually(lambda: counted in httpx.get(f"{url}/metrics").text, 30, counted)
+                eventually(lambda: counted in httpx.get(f"{url}/metrics").text, counted)
                 all_there(dsn, MODEL, traffic.acknowledged)
     finally:
         subprocess.run(["umount", "-l", str(spool)], check=True)

@@ -72,7 +72,7 @@ def place(stack: Stack, model: str) -> Path:
 def begin(stack: Stack, model: str) -> None:
     """Version 1 in Production."""
     stack.mlcp("train", model, "--seed", "3")
-    eventually(lambda: stage(stack, model, "1"), 120, f"{model} 1 is known", 0.5)
+    eventually(lambda: stage(stack, model, "1"), f"{model} 1 is known", every=0.5)
     stack.mlcp("promote", model, "1", "--reason", "the first", "--wait")
 
 
@@ -130,7 +130,7 @@ def ended(stack: Stack, model: str, count: int = 1, within: float = 480) -> dict
         over = len(found) >= count and found[0]["state"] in {"succeeded", "failed", "cancelled"}
         return found[0] if over else None
 
-    found = eventually(look, within, f"retraining {count} of {model} is over", 1)
+    found = eventually(look, f"retraining {count} of {model} is over", within=within, every=1)
     assert found is not None
     return found
 
@@ -151,11 +151,11 @@ def live_between_looks(stack: Stack, model: str) -> None:
 
     def looked() -> None:
         begun = time.time()
-        eventually(lambda: looked_since(stack, model, begun), 240, f"a look at {model}", 0.5)
+        eventually(lambda: looked_since(stack, model, begun), f"a look at {model}", every=0.5)
 
     many = history.live_through(stack, model, "1", days(stack, model, moved_since=3), ready=looked)
     assert many == 3 * 300 + 4 * 600
-    eventually(lambda: _logged(stack, model) == many, 120, "all of it in Postgres", 0.5)
+    eventually(lambda: _logged(stack, model) == many, "all of it in Postgres", every=0.5)
 
 
 def test_drift_is_noticed_answered_by_a_better_version_and_over_while_noise_leads_to_nothing(looping: Stack) -> None:
@@ -165,7 +165,7 @@ def test_drift_is_noticed_answered_by_a_better_version_and_over_while_noise_lead
     noise = history.live_through(looping, "steady", "1", days(looping, "steady", moved_since=None))
     live_between_looks(looping, "moved")
     told = time.time()
-    opened = eventually(lambda: incident(looping, "moved"), 300, "the alarm", 2)
+    opened = eventually(lambda: incident(looping, "moved"), "the alarm", every=2)
     assert "performance" in opened["kinds"] or "data" in opened["kinds"]
 
     job = ended(looping, "moved")
@@ -176,7 +176,7 @@ def test_drift_is_noticed_answered_by_a_better_version_and_over_while_noise_lead
     assert result["gathered"]["rows"] == 3_300
     assert result["production"]["difference"]["low"] > 0
     assert result["production"]["version"] == "1"
-    replayed = eventually(lambda: over(looping, "moved", result["replay"]), 240, "the replay", 1)
+    replayed = eventually(lambda: over(looping, "moved", result["replay"]), "the replay", every=1)
     assert (replayed["state"], replayed["report"]["rows"]) == ("succeeded", 3_300), replayed
     assert stage(looping, "moved", result["version"]) in {"Staging", "Production"}
     retrained = [
@@ -185,7 +185,7 @@ def test_drift_is_noticed_answered_by_a_better_version_and_over_while_noise_lead
     assert retrained[0]["evidence"]["production"]["difference"] == result["production"]["difference"]
     assert retrained[0]["after"]["stage"] == "Staging"
 
-    eventually(lambda: stage(looping, "moved", result["version"]) == "Production", 240, "the rollout", 1)
+    eventually(lambda: stage(looping, "moved", result["version"]) == "Production", "the rollout", every=1)
     made = history.bodies(place(looping, "moved"), 1_500, seed=99, scenario="drifted")
     today = history.turned(made, "internet_service", "fiber")
 
@@ -193,11 +193,11 @@ def test_drift_is_noticed_answered_by_a_better_version_and_over_while_noise_lead
         history.ask(looping, "moved", today)  # again, too: until a new version's reference is known nothing is counted
         return calm(looping, "moved")
 
-    eventually(asked_and_calm, 360, "the end of the alarm", 20)
+    eventually(asked_and_calm, "the end of the alarm", within=480, every=20)
     metrics = httpx.get(f"{looping.url('ROUTER')}/metrics").text
     assert 'model_drift_alarm{model_name="moved"} 0.0' in metrics
 
-    eventually(lambda: looked_since(looping, "steady", told + 60), 240, "a look at noise", 2)
+    eventually(lambda: looked_since(looping, "steady", told + 60), "a look at noise", every=2)
     assert noise == 7 * 300
     assert incident(looping, "steady") is None
     assert trainings(looping, "steady") == []
@@ -227,14 +227,14 @@ def test_a_retraining_survives_its_worker_and_leaves_production_alone_when_it_fa
     live_between_looks(looping, "fragile")
     looping.mlcp("retrain", "fragile", "--reason", "to be stopped")
     job = trainings(looping, "fragile")[0]["id"]
-    eventually(lambda: "fitting" in asked(looping, f"/jobs/{job}/logs")["text"], 120, "it is at work", 0.2)
+    eventually(lambda: "fitting" in asked(looping, f"/jobs/{job}/logs")["text"], "it is at work", every=0.2)
     assert looping.mlcp("retrain", "fragile", "--reason", "twice", check=False).returncode != 0, "one at a time"
     looping.mlcp("jobs", "cancel", job, "--reason", "enough")
     assert ended(looping, "fragile")["state"] == "cancelled"
 
     looping.mlcp("retrain", "fragile", "--since", "30d", "--reason", "through a crash")
     job = trainings(looping, "fragile")[0]["id"]
-    eventually(lambda: "fitting" in asked(looping, f"/jobs/{job}/logs")["text"], 120, "it is at work", 0.2)
+    eventually(lambda: "fitting" in asked(looping, f"/jobs/{job}/logs")["text"], "it is at work", every=0.2)
     os.kill(looping.process("worker")["pid"], signal.SIGKILL)
     survived = ended(looping, "fragile")
     assert (survived["state"], survived["progress"]["attempt"]) == ("succeeded", 2), survived
@@ -253,7 +253,7 @@ def signed(stack: Stack, body: dict[str, Any], *, secret: str = SECRET, ago_s: i
     mac = hmac.new(secret.encode(), f"{now}.".encode() + content, sha256).digest()
     headers = {"X-Mlcp-Timestamp": now, "X-Mlcp-Signature": "v1," + base64.b64encode(mac).decode()}
     headers["content-type"] = "application/json"
-    return httpx.post(f"{stack.url('API')}/api/v1/webhooks/alertmanager", content=content, headers=headers, timeout=30)
+    return httpx.post(f"{stack.url('API')}/api/v1/webhooks/alertmanager", content=content, headers=headers, timeout=240)
 
 
 def approve(stack: Stack, operation: str) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def approve(stack: Stack, operation: str) -> dict[str, Any]:
         found = asked(stack, "/approvals", state="pending")["items"]
         return next((a for a in found if a["operation"] == operation and a["model"] == "governed"), None)
 
-    one = eventually(waiting, 120, f"somebody is asked about {operation}", 0.5)
+    one = eventually(waiting, f"somebody is asked about {operation}", every=0.5)
     assert one is not None
     assert (one["author"], one["automated"], one["quorum"]) == ("policy", True, 1)
     with stack.admin("approver") as client:
@@ -284,7 +284,7 @@ def documents(stack: Stack, model: str, counts: dict[str, int], folder: Path) ->
         newest = {report["kind"]: report for report in reversed(listed)}
         return newest if Counter(report["kind"] for report in listed) >= Counter(counts) else None
 
-    reports = eventually(made, 240, f"reports {counts} of {model}", 2)
+    reports = eventually(made, f"reports {counts} of {model}", every=2)
     for kind in counts:
         document, pdf = folder / f"{kind}.json", folder / f"{kind}.pdf"
         for file, digest in ((document, "sha256"), (pdf, "pdf_sha256")):
@@ -305,7 +305,7 @@ def test_the_whole_scenario_from_drift_to_a_verified_audit_with_people_in_it(loo
     labels = {"alertname": "ModelDriftDetected", "model_name": "governed"}
     with monitoring(tmp_path, f"127.0.0.1:{looping.ports['ROUTER']}") as watched:
         live_between_looks(looping, "governed")
-        alerts = eventually(lambda: watched.alerts(**labels), 300, "Prometheus and Alertmanager tell of the drift", 0.5)
+        alerts = eventually(lambda: watched.alerts(**labels), "monitoring tells of the drift", every=0.5)
         assert alerts[0]["status"] == "firing"
         body = next(body for _, body in watched.received if alerts[0] in body["alerts"])
     assert signed(looping, body, secret="a guess").status_code == 401
@@ -323,11 +323,11 @@ def test_the_whole_scenario_from_drift_to_a_verified_audit_with_people_in_it(loo
     result = job["result"]
     assert (result["verdict"], stage(looping, "governed", result["version"])) == ("pass", "Staging"), result
     assert stage(looping, "governed", "1") == "Production", "nothing is promoted by a retraining"
-    replayed = eventually(lambda: over(looping, "governed", result["replay"]), 240, "the replay", 1)
+    replayed = eventually(lambda: over(looping, "governed", result["replay"]), "the replay", every=1)
     assert replayed["state"] == "succeeded", replayed
 
     approve(looping, "promote")
-    eventually(lambda: stage(looping, "governed", result["version"]) == "Production", 240, "the rollout", 1)
+    eventually(lambda: stage(looping, "governed", result["version"]) == "Production", "the rollout", every=1)
     decided = looping.json("policies", "decisions", "governed")
     assert {(d["source"], d["diagnosis"]) for d in decided} >= {("alert", "drifted"), ("retraining", "better")}
     better = next(d for d in decided if d["source"] == "retraining")
@@ -355,7 +355,7 @@ def test_the_whole_scenario_from_drift_to_a_verified_audit_with_people_in_it(loo
     approver = next(row["approver"] for row in rows if row["action"] == "model.promote" and row["approver"])
     assert approver["person"] not in {"policy", rows[-1]["actor"]["person"]}
     newest = max(rows[0]["seq"], *(told["proof"]["head_seq"] for told in facts.values()))
-    eventually(lambda: asked(looping, "/audit/verify")["signed_to"] >= newest, 150, "the audit is signed to its end", 2)
+    eventually(lambda: asked(looping, "/audit/verify")["signed_to"] >= newest, "it is signed to its end", every=2)
     assert looping.json("audit", "verify")["ok"] is True
     file, key = tmp_path / "audit.jsonl", looping.home / "keys" / "audit-signing.pub"
     looping.mlcp("audit", "export", str(file))

@@ -5,7 +5,7 @@ import pytest
 from tests.support import readme
 from tests.support.stack import ROOT, Stack
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.integration
 
 
 @pytest.mark.parametrize(

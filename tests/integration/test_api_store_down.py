@@ -52,7 +52,7 @@ async def test_a_transaction_cut_off_in_the_middle_is_503_not_500(api: Api, engi
             async with engine.connect() as other:  # within one transaction that view never changes
                 return bool(await other.scalar(ended))
 
-        await eventually(cut, within=20, what="the promotion waits for the row")
+        await eventually(cut, what="the promotion waits for the row")
         answer = await waiting
     assert (answer.status_code, answer.json()["type"].rsplit("/")[-1]) == (503, "store-unavailable")
     again = await operator.post("/models/fraud/promote/production", json={"reason": "x"})

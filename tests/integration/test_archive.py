@@ -301,7 +301,7 @@ def kill_and_run_again(root: Path, env: dict[str, str]) -> None:
         def begun(wanted: int = files, child: "subprocess.Popen[bytes]" = child) -> bool:
             return len(list(folder.glob("*/*.parquet"))) >= wanted or child.poll() is not None
 
-        wait_until(begun, within=60, what="a file", every=0.001)
+        wait_until(begun, what="a file", every=0.001)
         child.send_signal(signal.SIGKILL)
         child.wait()
         for manifest in archive.hours("fraud"):

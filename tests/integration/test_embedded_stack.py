@@ -40,7 +40,7 @@ class Host:
     def command(self, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "tests.integration.embedded_fakes", *argv],
-            cwd=ROOT, env=self.env | env, capture_output=True, text=True, timeout=60,
+            cwd=ROOT, env=self.env | env, capture_output=True, text=True, timeout=240,
         )  # fmt: skip
 
     def start(self) -> int:
@@ -53,7 +53,7 @@ class Host:
         )
         log.close()
         pid = self.began[-1].pid
-        wait_until(lambda: self.is_ready(pid), within=60, what="the stack is ready")
+        wait_until(lambda: self.is_ready(pid), what="the stack is ready")
         return pid
 
     def status(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Host:
         for process in self.ours():
             process.kill()
         for began in self.began:
-            began.wait(10)
+            began.wait(240)
         shutil.rmtree(self.home, ignore_errors=True)
 
 
@@ -125,7 +125,7 @@ def test_every_process_is_there_and_small(shared: Host) -> None:
     rows = {row["name"]: row for row in shared.status()["processes"]}
     assert rows.keys() >= CORE
     assert {rows[name]["state"] for name in CORE} == {"ready"}
-    measured = wait_until(lambda: shared.process("supervisor")["pss_mb"], within=10, what="memory")
+    measured = wait_until(lambda: shared.process("supervisor")["pss_mb"], what="memory")
     assert measured < 35
     assert {step["state"] for step in shared.status()["steps"]} == {"done"}
 
@@ -146,31 +146,29 @@ def test_a_killed_process_is_back_by_itself(shared: Host, name: str) -> None:
         now = shared.process(name)
         return now["state"] == "ready" and now["pid"] not in (None, before["pid"])
 
-    wait_until(back, within=20, what=f"{name} is back")
+    wait_until(back, what=f"{name} is back")
     assert shared.process(name)["last_exit"] == -9
     assert shared.process(name)["restarts"] == before["restarts"] + 1
 
 
 def test_a_wish_is_carried_out_changed_and_taken_back(shared: Host) -> None:
     wish = shared.wish("018f0001")
-    first = wait_until(lambda: _ready(shared, "churn-1-018f0001"), within=20, what="the model server is ready")
+    first = wait_until(lambda: _ready(shared, "churn-1-018f0001"), what="the model server is ready")
     assert shared.process("churn-1-018f0001")["socket"] == "/s"
     shared.wish("018f0001", env={"CHANGED": "1"})
     second = wait_until(
-        lambda: (pid := _ready(shared, "churn-1-018f0001")) != first and pid, within=20, what="the changed one runs"
+        lambda: (pid := _ready(shared, "churn-1-018f0001")) != first and pid, what="the changed one runs"
     )
     assert psutil.Process(second).environ()["CHANGED"] == "1"
     wish.unlink()
-    wait_until(lambda: not psutil.pid_exists(second), within=10, what="it is stopped")
-    wait_until(lambda: _row(shared, "churn-1-018f0001") is None, within=10, what="it is no longer shown")
+    wait_until(lambda: not psutil.pid_exists(second), what="it is stopped")
+    wait_until(lambda: _row(shared, "churn-1-018f0001") is None, what="it is no longer shown")
 
 
 def test_a_model_server_that_cannot_start_shows_as_failed_and_harms_nobody(shared: Host) -> None:
     wish = shared.wish("018f0002", argv=[sys.executable, "-c", "raise SystemExit(7)"])
     try:
-        wait_until(
-            lambda: (_row(shared, "churn-1-018f0002") or {}).get("state") == "failed", within=40, what="it is failed"
-        )
+        wait_until(lambda: (_row(shared, "churn-1-018f0002") or {}).get("state") == "failed", what="it is failed")
         assert shared.process("churn-1-018f0002")["last_exit"] == 7
         assert shared.status()["state"] == "ready"
     finally:
@@ -188,7 +186,7 @@ def test_down_ends_everything_keeps_the_data_and_the_second_start_finds_it(host:
     sockets = host.home / "run" / "s" / "pg"
     _psql(host, sockets, "create table kept (n int); insert into kept values (42)")
     assert host.command("stop").returncode == 0
-    assert host.began[-1].wait(10) == 0
+    assert host.began[-1].wait(240) == 0
     assert host.ours() == []
     assert host.status()["state"] == "stopping"
     assert host.start() != pid
@@ -198,14 +196,14 @@ def test_down_ends_everything_keeps_the_data_and_the_second_start_finds_it(host:
 def test_what_a_killed_supervisor_left_is_ended_before_the_next_start(host: Host) -> None:
     pid = host.start()
     host.wish("018f0003")
-    wait_until(lambda: _ready(host, "churn-1-018f0003"), within=20, what="the model server is ready")
+    wait_until(lambda: _ready(host, "churn-1-018f0003"), what="the model server is ready")
     left = {row["pid"] for row in host.status()["processes"]} - {pid}
     os.kill(pid, signal.SIGKILL)
-    host.began[-1].wait(5)
+    host.began[-1].wait(240)
     assert all(psutil.pid_exists(each) for each in left)  # predictions go on meanwhile
     again = host.start()
     assert not {process.pid for process in host.ours()} & left
-    wait_until(lambda: _ready(host, "churn-1-018f0003"), within=20, what="the model server is back")
+    wait_until(lambda: _ready(host, "churn-1-018f0003"), what="the model server is back")
     owners = [process for process in host.ours() if process.pid != again and process.ppid() != again]
     assert all(_descends(process, again) for process in owners)
 
@@ -213,7 +211,7 @@ def test_what_a_killed_supervisor_left_is_ended_before_the_next_start(host: Host
 def test_down_after_a_killed_supervisor_ends_what_is_left(host: Host) -> None:
     pid = host.start()
     os.kill(pid, signal.SIGKILL)
-    host.began[-1].wait(5)
+    host.began[-1].wait(240)
     stopped = host.command("stop")
     assert (stopped.returncode, stopped.stderr.splitlines()[-1]) == (0, "mlcp: stopped")
     assert host.ours() == []
@@ -224,7 +222,7 @@ def test_a_postgres_left_by_a_killed_run_is_stopped_even_if_nobody_noted_it(host
     pid = host.start()
     server = host.process("postgres")["pid"]
     os.kill(pid, signal.SIGKILL)
-    host.began[-1].wait(5)
+    host.began[-1].wait(240)
     (host.home / "run" / "pids.json").unlink()
     host.start()
     assert not psutil.pid_exists(server)
@@ -235,7 +233,7 @@ def test_stopping_is_bounded_and_nobody_survives_it(host: Host) -> None:
     host.start()
     began = time.monotonic()
     assert host.command("stop").returncode == 0
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 120, "the deaf one is killed"
     assert host.ours() == []
 
 
@@ -258,10 +256,10 @@ def test_a_start_that_is_stopped_half_way_leaves_nothing(host: Host) -> None:
     child = subprocess.Popen(argv, cwd=ROOT, env=host.env, stdout=log, stderr=log, start_new_session=True, text=True)
     log.close()
     host.began.append(child)
-    wait_until(lambda: host.status().get("state") == "starting", within=20, what="starting")
-    wait_until(lambda: _ready(host, "redis"), within=20, what="redis is ready")
+    wait_until(lambda: host.status().get("state") == "starting", what="starting")
+    wait_until(lambda: _ready(host, "redis"), what="redis is ready")
     child.send_signal(signal.SIGINT)
-    assert child.wait(30) == 0
+    assert child.wait(240) == 0
     assert host.ours() == []
 
 
@@ -302,7 +300,7 @@ if _may_mount():  # a user may not, and then the claim stands on its unit test
             f"mount -t tmpfs -o size=32k none {host.home} && exec {sys.executable} -m tests.integration.embedded_fakes"
         )
         argv = ["unshare", "-m", "sh", "-c", start]
-        done = subprocess.run(argv, cwd=ROOT, env=host.env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(argv, cwd=ROOT, env=host.env, capture_output=True, text=True, timeout=240)
         _refused(host, done, "is full", "MLCP_HOME")
 
 
@@ -338,4 +336,4 @@ def _psql(host: Host, sockets: Path, statement: str) -> str:
 
     program = binaries.postgres() / "psql"
     argv = [program, "-h", sockets, "-U", "postgres", "-d", "mlcp", "-XAtqc", statement]
-    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=240).stdout.strip()

@@ -18,7 +18,7 @@ from tests.support.data_plane import children, client, document, router_process,
 from tests.support.fake_model_server import FakeModelServer, serving
 from tests.support.processes import Child, eventually, redis_argv, running
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 BODY = {"features": {"a": 1, "text": "é"}}
 
 
@@ -90,7 +90,7 @@ class Customers:
         async def there() -> bool:
             return len(self.acknowledged) >= enough
 
-        await eventually(there, within=30, what="more predictions")
+        await eventually(there, what="more predictions")
 
     async def _one(self, number: int) -> None:
         async with client(self._url) as product:
@@ -136,7 +136,7 @@ async def test_every_acknowledged_prediction_is_in_postgres_once_whoever_was_kil
         async def all_there() -> bool:
             return set(acknowledged) <= set(await stored(engine))
 
-        await eventually(all_there, within=60, what="every acknowledged prediction in Postgres", every=0.5)
+        await eventually(all_there, what="every acknowledged prediction in Postgres", every=0.5)
     found = await stored(engine)
     assert len(found) == len(set(found)) <= len(acknowledged) + customers.lost
     async with engine.connect() as connection:

@@ -79,14 +79,12 @@ def access(server: str, folder: Path) -> kubeconfig.Access:
     return kubeconfig.access({"KUBECONFIG": str(folder / "kubeconfig")})
 
 
-async def until(
-    deployer: KubernetesDeployer, wanted: Unit, holds: Callable[[Seen], bool], within: float = 10.0
-) -> Seen:
+async def until(deployer: KubernetesDeployer, wanted: Unit, holds: Callable[[Seen], bool]) -> Seen:
     async def look() -> Seen | None:
         seen = await deployer.observe(wanted)
         return seen if holds(seen) else None
 
-    return await eventually(look, within=within, what="the deployment is as expected")  # type: ignore[return-value]
+    return await eventually(look, what="the deployment is as expected")  # type: ignore[return-value]
 
 
 def ready(seen: Seen) -> bool:
@@ -94,7 +92,7 @@ def ready(seen: Seen) -> bool:
 
 
 async def gone(deployer: KubernetesDeployer, deployment_id: UUID) -> None:
-    await eventually(lambda: deployer.retire(deployment_id), within=10, what="its servers are gone")
+    await eventually(lambda: deployer.retire(deployment_id), what="its servers are gone")
 
 
 async def test_a_version_is_deployed_from_its_models_pattern_and_found_again_by_label(
@@ -186,7 +184,7 @@ async def test_what_nobody_wants_is_swept_and_other_peoples_objects_are_not(
         await deployer.sweep(frozenset({mine.id}))
         return ("configmaps", pattern.name(left)) not in state.objects
 
-    await eventually(swept, within=10, what="the leftover is gone")
+    await eventually(swept, what="the leftover is gone")
     assert ("configmaps", pattern.name(mine)) in state.objects
     assert ("configmaps", "theirs") in state.objects
     assert "churn-deployment" in state.named("deployments")
@@ -294,7 +292,7 @@ async def test_a_cluster_that_is_away_is_said_to_be_so_and_seen_again_when_it_is
         except ClusterUnavailable:
             return False
 
-    await eventually(back, within=10, what="the cluster is seen again")
+    await eventually(back, what="the cluster is seen again")
 
 
 async def test_slow_pods_are_waited_for_and_what_keeps_them_is_told(
@@ -345,7 +343,6 @@ async def test_one_of_three_pods_that_dies_does_not_take_the_version_away(
     state.remove("pods", next(name for name in state.named("pods") if name.startswith(pattern.name(wanted))))
     await eventually(
         _true(lambda: state.objects["deployments", pattern.name(wanted)]["status"]["availableReplicas"] == 1),
-        within=10,
         what="a pod is missing",
     )
     assert (await deployer.observe(wanted)).state == "ready"
@@ -385,7 +382,7 @@ async def _live(reached: kubeconfig.Access) -> None:
         await deployer.deploy(wanted)
         await deployer.deploy(wanted)
         await until(deployer, wanted, lambda seen: seen.state != "absent")
-        await eventually(lambda: deployer.retire(wanted.id), within=120, what="it is gone")
+        await eventually(lambda: deployer.retire(wanted.id), what="it is gone")
     finally:
         await deployer.aclose()
 

@@ -98,13 +98,13 @@ async def test_a_worker_that_stops_leaves_the_training_to_the_next_one_which_rea
     state.jobs_hold = True
     job = await want(maker)
     first = asyncio.create_task(carrier(job))
-    await eventually(lambda: _noted(maker, job), within=20, what="progress is noted")
+    await eventually(lambda: _noted(maker, job), what="progress is noted")
     state.cut_watches()  # a log that breaks off is read on
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     assert len(state.named("jobs")) == 1
     second = asyncio.create_task(carrier(job))
-    await eventually(lambda: _noted(maker, job), within=20, what="it is read again")
+    await eventually(lambda: _noted(maker, job), what="it is read again")
     state.jobs_hold = False
     await second
     assert (await row(maker, job)).state == "succeeded"
@@ -117,7 +117,7 @@ async def test_a_cancelled_training_is_removed_from_the_cluster(
     state.jobs_hold = True
     job = await want(maker)
     running = asyncio.create_task(carrier(job))
-    await eventually(lambda: _noted(maker, job), within=20, what="it runs")
+    await eventually(lambda: _noted(maker, job), what="it runs")
     async with maker.begin() as session:
         await jobs.cancel(session, job, now=datetime.now(UTC))
     await running

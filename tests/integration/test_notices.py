@@ -27,6 +27,7 @@ from control_plane.worker import relay
 from control_plane.worker.carry_out import Carrier
 from tests.support.api import Api
 from tests.support.mail_server import mail_server
+from tests.support.processes import PATIENCE_S
 from tests.support.web_receiver import WebReceiver
 
 pytestmark = pytest.mark.integration
@@ -72,8 +73,8 @@ async def tell(maker: Sessions, number: int = 0, severity: Severity = Severity.I
         await notices.tell(session, said, now=datetime.now(UTC))
 
 
-async def until(look: object, what: str, within_s: float = 90) -> None:
-    async with asyncio.timeout(within_s):
+async def until(look: object, what: str, within: float = PATIENCE_S) -> None:
+    async with asyncio.timeout(within):
         while not look():  # type: ignore[operator]  # noqa: ASYNC110  (the other end is not ours to wait on)
             await asyncio.sleep(0.05)
     assert what

@@ -128,7 +128,7 @@ async def test_a_model_on_mlserver_is_routed_and_answers(home: Path, tmp_path: P
         async def ready() -> bool:
             return (await deployer.observe(Unit(uuid4(), "m", "1", "", "pyfunc", config))).state == "ready"
 
-        await eventually(ready, within=90, what="MLServer ready")
+        await eventually(ready, what="MLServer ready")
         seen = await deployer.observe(Unit(uuid4(), "m", "1", "", "pyfunc", config))
         await deployer.aclose()
         assert seen.address

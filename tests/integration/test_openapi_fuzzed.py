@@ -88,7 +88,6 @@ async def test_a_short_look_finds_no_answer_that_breaks_the_document(api: Api, t
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 async def test_a_long_look_finds_no_answer_that_breaks_the_document(api: Api, tmp_path: Path) -> None:
     assert await _fuzz(api, tmp_path, "--max-examples", "100", "--max-time", "200") >= 50
 

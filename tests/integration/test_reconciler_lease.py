@@ -87,14 +87,14 @@ async def test_a_leader_stopped_across_its_expiry_wakes_up_to_a_successor_and_wr
             found = await leader(maker)
             return found if found and f":{pid}:" in found[0] else None
 
-        held = await eventually(lambda: leads(first.pid), within=60, what="the first leads")
+        held = await eventually(lambda: leads(first.pid), what="the first leads")
         assert held is not None
         with reconciler(env, tmp_path / "b.log") as second:
             await asyncio.sleep(2.5)
             assert await leads(first.pid) == held  # two run, one leads, and it renews
             os.kill(first.pid, signal.SIGSTOP)
             try:
-                taken = await eventually(lambda: leads(second.pid), within=60, what="the second takes over")
+                taken = await eventually(lambda: leads(second.pid), what="the second takes over")
             finally:
                 os.kill(first.pid, signal.SIGCONT)
             assert taken is not None
@@ -103,7 +103,7 @@ async def test_a_leader_stopped_across_its_expiry_wakes_up_to_a_successor_and_wr
             async def noticed() -> bool:
                 return "leadership lost" in (tmp_path / "a.log").read_text()
 
-            await eventually(noticed, within=10, what="the first notices")
+            await eventually(noticed, what="the first notices")
             assert await leads(second.pid) == taken
             with pytest.raises(LeaseLost):
                 await hold(maker, Lease("reconciler", *held))

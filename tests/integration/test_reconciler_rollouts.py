@@ -66,11 +66,11 @@ class World:
             now, warm = datetime.now(UTC), timedelta(minutes=10)
             return await rollback.roll_back(session, model, "test", cause=CAUSE, now=now, warm=warm)
 
-    async def until_answering(self, model: str, version: str, within: float = 60) -> None:
+    async def until_answering(self, model: str, version: str) -> None:
         async def look() -> bool:
             return await answering(self.sessions, model) == {version: ALL}
 
-        await eventually(look, within=within, what=f"{model} {version} is routed: {self.log}", every=0.01)
+        await eventually(look, what=f"{model} {version} is routed: {self.log}", every=0.01)
 
     async def phase(self, entry: Entry) -> Phase:
         return (await rollout_of(self.sessions, entry)).rollout.phase
@@ -136,7 +136,7 @@ async def test_rate_limits_of_keys_and_models_reach_the_routers(world: World) ->
             document = decode(await bus.snapshot(client) or b"")
             return document.models["m"].rate_limit_rps == 40 and len(document.models["m"].arms) == 1
 
-        await eventually(published, within=10, what="the limit of the model in the snapshot")
+        await eventually(published, what="the limit of the model in the snapshot")
         grants = decode(await bus.snapshot(client) or b"").keys.values()
         assert [grant.rate_limit_rps for grant in grants] == [12.5]
         await client.aclose()
@@ -153,11 +153,11 @@ async def test_nothing_changed_is_not_published_again(world: World) -> None:
             document = await bus.snapshot(client)
             return document is not None and decode(document).revision == (await routed(world.sessions, "m"))[0]
 
-        await eventually(published, within=10, what="Redis has the newest snapshot")
+        await eventually(published, what="Redis has the newest snapshot")
         await asyncio.sleep(1.0)  # what follows the cut-over is over
         revision, _ = await routed(world.sessions, "m")
         await client.flushall()
-        await eventually(published, within=10, what="Redis is told again after it has lost everything")
+        await eventually(published, what="Redis is told again after it has lost everything")
         assert (await routed(world.sessions, "m"))[0] == revision
         await client.aclose()
 
@@ -178,7 +178,7 @@ async def test_a_reconciler_killed_at_any_moment_leaves_nothing_half_done(world:
 
     for moment in (leads, wishes, lambda: sees("ready")):
         with reconciler(world.env, world.log) as child:
-            await eventually(moment, within=60, what="the moment to die", every=0.001)
+            await eventually(moment, what="the moment to die", every=0.001)
             os.kill(child.pid, signal.SIGKILL)
         async with world.sessions.begin() as session:
             await session.execute(text("UPDATE leases SET expires_at = clock_timestamp()"))  # spares the wait
@@ -217,7 +217,7 @@ async def test_a_version_that_lost_its_traffic_is_stopped_after_the_routers_let_
         assert not await stopped()
         async with world.sessions.begin() as session:
             await session.execute(text("UPDATE rollouts SET told_at = told_at - interval '1 hour'"))
-        await eventually(stopped, within=15, what="version 1 is stopped")
+        await eventually(stopped, what="version 1 is stopped")
         assert await world.phase(entry) is Phase.SUCCEEDED
         assert list((world.home / "run" / "wanted").glob("*.json"))[1:] == []
     with reconciler(env | {"MLCP_ARTIFACT_CACHE_S": "0"}, world.log):
@@ -225,7 +225,7 @@ async def test_a_version_that_lost_its_traffic_is_stopped_after_the_routers_let_
         async def pruned() -> bool:
             return len(os.listdir(world.home / "cache" / "artifacts")) == 2
 
-        await eventually(pruned, within=30, what="only the artifacts of Production and the version before are left")
+        await eventually(pruned, what="only the artifacts of Production and the version before are left")
 
 
 async def test_a_candidate_nobody_can_fetch_waits_and_one_that_serves_something_else_is_aborted(world: World) -> None:
@@ -243,7 +243,7 @@ async def test_a_candidate_nobody_can_fetch_waits_and_one_that_serves_something_
                     return file
             return None
 
-        file = await eventually(spec, within=10, what="the candidate's spec", every=0.001)
+        file = await eventually(spec, what="the candidate's spec", every=0.001)
         assert file is not None
         said = json.loads(file.read_text())
         file.write_text(json.dumps(said | {"digest": "sha256:other"}))  # the server started next announces that
@@ -252,7 +252,7 @@ async def test_a_candidate_nobody_can_fetch_waits_and_one_that_serves_something_
             return await world.phase(entry) is Phase.ABORTED
 
         if await answering(world.sessions, "m") != {"2": ALL}:  # else it was faster than the forgery
-            await eventually(aborted, within=15, what="the rollout is aborted")
+            await eventually(aborted, what="the rollout is aborted")
             assert "sha256:other" in (await rollout_of(world.sessions, entry)).rollout.reason
             assert await answering(world.sessions, "m") == {"1": ALL}
 
@@ -260,7 +260,7 @@ async def test_a_candidate_nobody_can_fetch_waits_and_one_that_serves_something_
             async with world.sessions() as session:
                 return str(await session.scalar(text("SELECT error FROM deployments WHERE model = 'n'")) or "")
 
-        assert "MLflow" in (await eventually(error, within=10, what="the reason why n waits"))
+        assert "MLflow" in (await eventually(error, what="the reason why n waits"))
         assert await world.phase(waiting) is Phase.PENDING
 
 
@@ -280,12 +280,12 @@ async def test_a_pin_is_audited_once_and_its_release_too(world: World) -> None:
         async def told(action: str) -> bool:
             return action in await actions()
 
-        await eventually(lambda: told("router.pinned"), within=10, what="the pin is audited")
+        await eventually(lambda: told("router.pinned"), what="the pin is audited")
         async with router(world.redis, "r-2") as second:
             second["pins"] = {"m": pin}
             await asyncio.sleep(2.5)
             second["pins"] = world.router["pins"] = {}
-            await eventually(lambda: told("router.released"), within=10, what="the release is audited")
+            await eventually(lambda: told("router.released"), what="the release is audited")
             await asyncio.sleep(1.5)
         seen = await actions()
         assert (seen.count("router.pinned"), seen.count("router.released")) == (1, 1)
@@ -304,7 +304,7 @@ async def test_routers_that_know_more_than_a_restored_database_get_a_higher_epoc
         async def epoch() -> bool:
             return world.router["epoch"] == 2
 
-        await eventually(epoch, within=15, what="the router follows the new epoch")
+        await eventually(epoch, what="the router follows the new epoch")
         async with world.sessions() as session:
             assert await session.scalar(text("SELECT epoch FROM installation")) == 2
             assert await store.unpublished(session) == []

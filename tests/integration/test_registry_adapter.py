@@ -95,7 +95,7 @@ async def test_an_artifact_changed_in_mlflow_after_it_was_registered_is_refused_
     assert recorded is not None
     found = request(mlflow, "GET", "model-versions/get", name="overwritten", version=version)
     target = found["model_version"]["source"].removeprefix("mlflow-artifacts:/").lstrip("/") + "/MLmodel"
-    async with httpx.AsyncClient(base_url=mlflow, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=mlflow, timeout=240) as client:
         written = await client.put(f"/api/2.0/mlflow-artifacts/artifacts/{target}", content=b"another model")
     assert written.status_code == 200
     with pytest.raises(InvalidInput, match="not the one that was registered") as refused:

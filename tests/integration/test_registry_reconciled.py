@@ -26,7 +26,7 @@ from tests.support.processes import eventually
 from tests.support.reconciler import answering, environment, reconciler, supervisor
 from tests.support.registering import alias, ours, register, register_ours, request, shown
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(280)]
+pytestmark = pytest.mark.integration
 CAUSE = Cause(Actor("admin"), "test")
 LOG = """
 import sys, mlflow, pandas as pd
@@ -50,12 +50,12 @@ class World:
         async with self.sessions() as session:
             return (await discovered.rows(session, model)).get(version)
 
-    async def until_known(self, model: str, version: str = "1", within: float = 60) -> ModelVersionRow:
+    async def until_known(self, model: str, version: str = "1") -> ModelVersionRow:
         async def look() -> ModelVersionRow | None:
             row = await self.row(model, version)
             return row if row and row.digest else None
 
-        row = await eventually(look, within=within, what=f"{model} {version} is known")
+        row = await eventually(look, what=f"{model} {version} is known")
         assert row is not None
         return row
 
@@ -73,11 +73,11 @@ class World:
             records = await audit.page(session, before=None, limit=50, object=f"model:{model}")
             return [record["action"] for record, _ in records]
 
-    async def until(self, what: str, look: Callable[[], bool], within: float = 60) -> None:
+    async def until(self, what: str, look: Callable[[], bool]) -> None:
         async def met() -> bool:
             return look()
 
-        await eventually(met, within=within, what=what, every=0.1)
+        await eventually(met, what=what, every=0.1)
 
     def move(self, model: str, name: str, version: str) -> None:
         request(self.mlflow, "POST", "registered-models/alias", name=model, alias=name, version=version)
@@ -101,12 +101,12 @@ async def test_a_model_logged_by_plain_mlflow_is_known_typed_and_told_what_its_g
     name = named("plain")
     warm_up = named("warm-up")
     register_ours(world.mlflow, warm_up)
-    await world.until_known(warm_up, within=90)  # the reconciler is up
+    await world.until_known(warm_up)  # the reconciler is up
     log = subprocess.run(  # noqa: ASYNC221  (everything waits for it)
         [sys.executable, "-W", "ignore", "-c", LOG, world.mlflow, name], capture_output=True, text=True
     )
     assert log.returncode == 0, log.stderr[-2_000:]
-    row = await world.until_known(name, within=10)
+    row = await world.until_known(name)
     assert (row.stage, row.inferred, row.runtime, row.digest_from) == ("Development", True, "pyfunc", "discovery")
     features = {key: (one["type"], one["nullable"]) for key, one in row.config["features"].items()}
     assert features == {"income": ("number", True), "age": ("integer", False)}
@@ -138,9 +138,9 @@ async def test_versions_nobody_can_keep_are_known_with_what_is_wrong_and_hold_up
         register(world.mlflow, names[what], files)
     good = named("z-good")
     register_ours(world.mlflow, good)
-    assert (await world.until_known(good, within=30)).evidence.get("config_problems") is None
+    assert (await world.until_known(good)).evidence.get("config_problems") is None
     for what, name in names.items():
-        assert (await world.until_known(name, within=30)).evidence["config_problems"], what
+        assert (await world.until_known(name)).evidence["config_problems"], what
 
 
 async def test_a_name_no_url_can_have_is_refused_where_its_owner_looks(world: World) -> None:
@@ -172,7 +172,7 @@ async def test_production_is_mirrored_and_a_hand_that_moves_it_is_undone_and_aud
     async def reverted() -> bool:
         return (await world.actions(name)).count("alias.reverted") == 2
 
-    await eventually(reverted, within=10, what="two audited moves")
+    await eventually(reverted, what="two audited moves")
     assert alias(world.mlflow, name, "champion") == "2"
 
 
@@ -191,7 +191,7 @@ async def test_where_it_is_adopted_a_moved_alias_is_a_request_through_the_gates(
     async def is_1() -> bool:
         return await production() == "1"
 
-    await eventually(is_1, within=60, what="version 1 is Production by its alias")
+    await eventually(is_1, what="version 1 is Production by its alias")
     world.move(name, "production", "3")  # below its minimum
     await world.until("the alias is back", lambda: alias(world.mlflow, name, "production") == "1")
     assert await production() == "1"
@@ -206,7 +206,7 @@ async def test_where_it_is_adopted_a_moved_alias_is_a_request_through_the_gates(
         row = await world.row(name, "2")
         return row is not None and row.stage == Stage.STAGING
 
-    await eventually(staged, within=30, what="version 2 is Staging by its alias")
+    await eventually(staged, what="version 2 is Staging by its alias")
 
 
 async def test_an_alias_that_was_there_before_us_is_audited_and_left_alone(
@@ -216,12 +216,12 @@ async def test_an_alias_that_was_there_before_us_is_audited_and_left_alone(
     register_ours(mlflow, name)
     world.move(name, "production", "1")
     with reconciler(environment(dsn, redis, home, mlflow), tmp_path / "reconciler.log"):
-        await world.until_known(name, within=60)
+        await world.until_known(name)
 
         async def found() -> bool:
             return "alias.found" in await world.actions(name)
 
-        await eventually(found, within=30, what="the alias is audited")
+        await eventually(found, what="the alias is audited")
     assert alias(mlflow, name, "production") == "1"
     assert "alias.reverted" not in await world.actions(name)
 
@@ -237,14 +237,14 @@ async def test_a_deleted_version_is_noticed_and_goes_on_if_it_is_in_use(world: W
     async def routed() -> bool:
         return await answering(world.sessions, name) == {"1": 10_000}
 
-    await eventually(routed, within=60, what="version 1 is routed")
+    await eventually(routed, what="version 1 is routed")
     for version in ("1", "2"):
         request(world.mlflow, "DELETE", "model-versions/delete", name=name, version=version)
 
     async def noticed() -> bool:
         return (await world.actions(name)).count("version.deleted") == 2
 
-    await eventually(noticed, within=30, what="both are noticed")
+    await eventually(noticed, what="both are noticed")
     row = await world.row(name)
     assert row is not None
     assert (row.stage, row.deleted_at is None) == ("Production", False)

@@ -23,7 +23,7 @@ from control_plane.worker import carry_out
 from tests.support import replayed
 from tests.support.api import Api, add_version
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 NOW = datetime.now(UTC)
 EARLIER = NOW.replace(minute=0, second=0, microsecond=0) - timedelta(hours=30)
 LATELY = NOW - timedelta(minutes=90)

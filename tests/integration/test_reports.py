@@ -79,7 +79,7 @@ async def make(dsn: str, home: Path, job: object, **env: str) -> dict[str, Any]:
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "control_plane.worker.reporter", str(job), env=told, stdout=asyncio.subprocess.PIPE
     )
-    out, _ = await asyncio.wait_for(child.communicate(), 60)
+    out, _ = await asyncio.wait_for(child.communicate(), 240)
     return dict(json.loads(out))
 
 

@@ -118,10 +118,10 @@ async def test_four_deaths_before_a_shadow_is_shown_change_nothing(world: World)
         async def told() -> bool:
             return (await rollout_of(world.sessions, entry)).told_at is not None
 
-        await eventually(told, within=60, what="the shadow is published")
+        await eventually(told, what="the shadow is published")
         assert (await rollout_of(world.sessions, entry)).rollout.phase is Phase.PROGRESSING
         await world.abort(entry)
-        await eventually(told, within=60, what="the end of it is published")
+        await eventually(told, what="the end of it is published")
     assert await answering(world.sessions, "m") == {"1": 10_000}
     await _as_if_nothing_had_happened(world, entry, ["step"])
 
@@ -138,21 +138,21 @@ async def test_a_leader_stopped_in_the_middle_of_a_move_wakes_up_to_refused_writ
         async def stopped() -> bool:
             return psutil.Process(first.pid).status() == psutil.STATUS_STOPPED
 
-        await eventually(stopped, within=60, what=f"{point}: {world.log}", every=0.02)
+        await eventually(stopped, what=f"{point}: {world.log}", every=0.02)
         with reconciler(env, second_log):
 
             async def over() -> bool:
                 now = await rollout_of(world.sessions, entry)
                 return now.rollout.phase is Phase.SUCCEEDED and now.told_at is not None
 
-            await eventually(over, within=60, what=f"the second ends it: {second_log}")
+            await eventually(over, what=f"the second ends it: {second_log}")
             before = await rollout_of(world.sessions, entry)
             os.kill(first.pid, signal.SIGCONT)
 
             async def noticed() -> bool:
                 return "leadership lost" in world.log.read_text()
 
-            await eventually(noticed, within=30, what=f"the first notices: {world.log}")
+            await eventually(noticed, what=f"the first notices: {world.log}")
             assert await rollout_of(world.sessions, entry) == before
     await _as_if_nothing_had_happened(world, entry, ["cut_over", "succeeded"])
     assert before.told_at is not None

@@ -22,12 +22,12 @@ class Wire:
 
     async def answer(self) -> tuple[int, bytes, bytes]:
         """Status, head and body of the next answer."""
-        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)
+        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 240)
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
         return int(head.split()[1]), head, await self.reader.readexactly(length)
 
     async def ended(self) -> bool:
-        return await asyncio.wait_for(self.reader.read(), 5) == b""
+        return await asyncio.wait_for(self.reader.read(), 240) == b""
 
 
 @pytest.fixture

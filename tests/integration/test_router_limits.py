@@ -77,7 +77,7 @@ async def test_without_redis_each_worker_keeps_its_share_even_over_a_restart(tmp
     async with serving(server):
         with router(a, url, workers=2) as url_a, router(b, url, workers=2) as url_b:
             with running(redis_argv(folder), log=tmp_path / "redis.log"):
-                wait_until(told, within=30, what="that they are four")
+                wait_until(told, what="that they are four")
             async with client(url_a) as one, client(url_a) as two, client(url_b) as three, client(url_b) as four:
                 count, refused, took = await passed([one, two, three, four], 3)
         assert refused > 0

@@ -187,8 +187,8 @@ async def test_shadow_copies_are_recorded_and_never_touch_the_answer(home: Path,
             answer = await product.post("/ml/churn/predict", json=BODY)
             assert (answer.status_code, answer.json()["model_version"]) == (200, "1")
             copied = _async(partial(lambda n: len(servers[1].requests) == n, n))
-            await eventually(copied, within=5, what="the copy")
-        await eventually(_async(lambda: len(records(home)) == 6), within=5, what="all records")
+            await eventually(copied, what="the copy")
+        await eventually(_async(lambda: len(records(home)) == 6), what="all records")
     copies = [r for r in records(home) if r.shadow]
     assert sorted(r.status for r in copies) == ["invalid", "ok", "timeout"]
     assert {(r.served_version, r.served_variant, r.assigned_variant) for r in copies} == {("2", "shadow", None)}

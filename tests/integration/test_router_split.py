@@ -17,7 +17,7 @@ from control_plane.domain.assignment import BUCKETS, assign, canary_slices
 from tests.support.data_plane import KEY, document, router, target
 from tests.support.processes import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 UNITS = 10_000
 SALT = "0193b5c0-rollout"
 RAMP = (1_000, 2_500, 5_000, 10_000)  # buckets of the candidate
@@ -91,7 +91,7 @@ async def test_split_and_stickiness_of_a_hundred_thousand_requests_over_a_ramp(
                     reports = (await bus.router_reports(publisher)).values()
                     return [report["revision"] for report in reports] == [revision] * 2
 
-                await eventually(applied, within=30, what="both workers have the step")
+                await eventually(applied, what="both workers have the step")
                 seen[weight] = defaultdict(set)
                 requests = [unit for _ in range(100_000 // len(RAMP) // UNITS + 1) for unit in range(UNITS)]
                 for unit, variant in await asked(url, requests[: 100_000 // len(RAMP)]):

@@ -31,7 +31,7 @@ async def mlcp(api: Api, key: str, *argv: str, exits: int = 0) -> str:
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", command, *argv, env=env, stdout=pipe, stderr=pipe
     )
-    out, err = (piece.decode() for piece in await asyncio.wait_for(child.communicate(), 60))
+    out, err = (piece.decode() for piece in await asyncio.wait_for(child.communicate(), 240))
     assert child.returncode == exits, (argv, child.returncode, out, err)
     if "--json" not in argv:
         assert max(map(len, (out + err).splitlines()), default=0) <= 80

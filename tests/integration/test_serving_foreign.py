@@ -79,7 +79,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[l
 def server(logged: tuple[Path, Path, list[list[float]]]) -> Iterator[ModelServer]:
     requirements = (logged[0] / "requirements.txt").read_text().splitlines()
     changes: dict[str, Any] = {"runtime": "pyfunc", "inferred": True, "workers": 1, "requirements": requirements}
-    with serving(logged[0], INFERRED, module="model_servers.launch", within=120, **changes) as running:
+    with serving(logged[0], INFERRED, module="model_servers.launch", **changes) as running:
         yield running
 
 
@@ -88,7 +88,7 @@ def test_a_plain_mlflow_model_answers_what_mlflow_answers(
 ) -> None:
     with server.client() as http, server.client(aux=True) as aux:
         single = [http.post("/predict", json={"features": row}).json()["output"]["value"] for row in ROWS]
-        batch = aux.post("/batch_predict", json={"rows": ROWS}, timeout=60).json()["predictions"]
+        batch = aux.post("/batch_predict", json={"rows": ROWS}, timeout=240).json()["predictions"]
     for value, one, many in zip(logged[2], single, batch, strict=True):
         assert one == pytest.approx(value)
         assert many["output"]["value"] == pytest.approx(value)
@@ -103,7 +103,7 @@ def test_its_inputs_are_checked_like_any_other_models(server: ModelServer) -> No
 
 def test_it_cannot_be_explained_and_says_so(server: ModelServer) -> None:
     with server.client(aux=True) as aux:
-        answer = aux.post("/explain", json={"features": ROWS[0]}, timeout=60)
+        answer = aux.post("/explain", json={"features": ROWS[0]}, timeout=240)
     assert (answer.status_code, answer.json()["type"].rpartition("/")[2]) == (422, "not-explainable")
 
 
@@ -118,7 +118,7 @@ def test_a_model_that_answers_for_the_frame_gets_one_row_at_a_time_and_its_error
     logged: tuple[Path, Path, list[list[float]]],
 ) -> None:
     config = INFERRED | {"features": {"amount": {"type": "number"}}}
-    with serving(logged[1], config, runtime="pyfunc", workers=1, aux_socket=None, within=120) as running:
+    with serving(logged[1], config, runtime="pyfunc", workers=1, aux_socket=None) as running:
         with running.client() as http:
             answers = [http.post("/predict", json={"features": {"amount": value}}).json() for value in (1, 2.5)]
             failed = http.post("/predict", json={"features": {"amount": -777_777}})

@@ -181,7 +181,7 @@ def test_unseen_and_out_of_range_values_are_served_and_counted_over_all_workers(
             for warning in ('feature="tenure",kind="out_of_range"', 'feature="contract",kind="unseen"')
         )
 
-    wait_until(counted, within=20, what="the warnings of every worker")
+    wait_until(counted, what="the warnings of every worker")
 
 
 def test_explanations_add_up_to_the_score_in_the_stated_space(aux: httpx.Client) -> None:

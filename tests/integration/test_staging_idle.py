@@ -42,16 +42,16 @@ async def test_a_staged_version_nobody_asks_for_is_stopped_and_started_again_whe
                 await session.execute(text(f"UPDATE model_versions SET {column} = {column} - interval '1 day'"))
 
         with reconciler(env, tmp_path / "log"):
-            await eventually(runs, within=60, what="a version that came to Staging runs")
+            await eventually(runs, what="a version that came to Staging runs")
             await a_day_passes("stage_since")
-            await eventually(sleeps, within=60, what="nobody asked: it was stopped")
+            await eventually(sleeps, what="nobody asked: it was stopped")
             _, route = await routed(maker, "m")
             assert route is not None
             assert route.aliases == {"staging": "2"}, "requests may go on naming it"
             report["asked"] = {"m": {"2": time.time()}}
-            await eventually(runs, within=60, what="asked for, it runs again")
+            await eventually(runs, what="asked for, it runs again")
             await a_day_passes("asked_at")
-            await eventually(sleeps, within=60, what="and stops again")
+            await eventually(sleeps, what="and stops again")
 
 
 async def test_what_a_router_notes_of_requests_is_the_newest_and_never_in_the_future(maker: Sessions) -> None:
@@ -88,7 +88,7 @@ async def test_who_names_a_stopped_version_is_told_to_come_back_and_the_control_
         async def routed() -> bool:
             return (await product.post("/ml/churn/predict", json={"features": {"a": 1}})).status_code == 200
 
-        await eventually(routed, within=10, what="an answer")
+        await eventually(routed, what="an answer")
         body = {"features": {"a": 1}, "model_version": "2"}
         assert (await product.post("/ml/churn/predict", json=body)).status_code == 403
         assert (await admin.post("/ml/churn/predict", json=body | {"model_version": "9"})).status_code == 404
@@ -107,7 +107,7 @@ async def test_who_names_a_stopped_version_is_told_to_come_back_and_the_control_
             named = await admin.post("/ml/churn/predict", json=body | {"model_version": "production"})
             return named.status_code == 200 and await heard() == {"1", "2"}
 
-        await eventually(both, within=10, what="both versions in the report")
+        await eventually(both, what="both versions in the report")
     await publisher.aclose()
 
 

@@ -18,7 +18,7 @@ from control_plane.adapters.store import jobs, wake
 from control_plane.adapters.store.tables import JobRow
 from tests.support.processes import eventually, running
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 _GIVEN_WAY_S = 240  # a job gives way to whatever else runs: on a busy machine it takes ten times its time
 TRAINING = """
 import json, os, sys, time

@@ -16,7 +16,7 @@ from tests.integration.test_worker_jobs import cancel, is_alive, pids, reaches, 
 from tests.support import logged
 from tests.support.api import CONFIG, EVIDENCE, add_model, add_version
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 Sessions = async_sessionmaker[AsyncSession]
 TRAINING = """
 import gzip, json, os, sys, time

@@ -76,7 +76,7 @@ class Api:
 
     def client(self, key: str | None = None) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        made = httpx.AsyncClient(base_url=f"{self.url}/api/v1", headers=headers, timeout=30)
+        made = httpx.AsyncClient(base_url=f"{self.url}/api/v1", headers=headers, timeout=240)
         self.clients.append(made)
         return made
 

@@ -169,4 +169,4 @@ def browser(folder: Path) -> Iterator[Page]:
         os.close(from_read)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, 9)
-        child.wait(30)
+        child.wait(240)

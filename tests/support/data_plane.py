@@ -111,7 +111,7 @@ def router_process(
             assert child.poll() is None, log.read_text()[-2000:]
             return Path(settings["MLCP_READY_FILE"]).exists()
 
-        wait_until(ready, within=30, what="router ready")
+        wait_until(ready, what="router ready")
         yield f"http://127.0.0.1:{port}", child.pid
 
 
@@ -139,7 +139,7 @@ async def worker(home: Path, redis_url: str, *, slot: int = 0, **settings: Any) 
 
 
 def client(url: str, key: str = KEY) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=10)
+    return httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=240)
 
 
 def children(pid: int) -> list[int]:

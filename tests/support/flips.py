@@ -34,9 +34,8 @@ def flip(traffic: Traffic, mlcp: Callable[..., object], first: str, second: str,
             if after == first:
                 answered = eventually(
                     lambda began=began: [a.got for a in traffic.answers if a.sent > began and a.version == first],
-                    5,
                     "an answer of the old version",
-                    every_s=0.02,
+                    every=0.02,
                 )
                 back_s.append(round(min(answered) - began, 3))
             time.sleep(0.3)

@@ -51,7 +51,7 @@ class Load:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stopping = True
-        self._thread.join(timeout=60)
+        self._thread.join(timeout=240)
         assert not self._thread.is_alive()
 
     @property

@@ -90,13 +90,13 @@ def install(stack: Stack, *models: str, broken: bool = False, more: Mapping[str,
         register_version(stack.url("MLFLOW"), model, semver="1.0.0", more=more)
         register_version(stack.url("MLFLOW"), model, semver="2.0.0", broken=broken, more=more)
     for model in models:
-        eventually(lambda m=model: len(stack.json("versions", m)) == 2, 120, f"{model} is seen", every_s=1)
+        eventually(lambda m=model: len(stack.json("versions", m)) == 2, f"{model} is seen", every=1)
         stack.mlcp("promote", model, "1", "--strategy", "immediate", "--reason", "first")
     with stack.data_plane() as client:
         for model in models:
             path = f"/ml/{model}/predict"
             body = {"features": {"x": 0.5, "y": 0.5}}
-            eventually(lambda p=path, b=body: client.post(p, json=b).status_code == 200, 180, f"{model} answers")
+            eventually(lambda p=path, b=body: client.post(p, json=b).status_code == 200, f"{model} answers")
 
 
 def apply(stack: Stack, model: str, plan: Mapping[str, Any]) -> str:
@@ -145,7 +145,7 @@ class Market:
     ) -> None:
         self._running.close()
         self._stop.set()
-        self._reporter.join(timeout=60)
+        self._reporter.join(timeout=240)
         assert not self._reporter.is_alive()
 
     @property

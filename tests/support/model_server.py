@@ -58,11 +58,11 @@ class ModelServer:
 
     def client(self, *, aux: bool = False) -> httpx.Client:
         path = self.spec["aux_socket"] if aux else self.spec["socket"]
-        return httpx.Client(transport=httpx.HTTPTransport(uds=path), base_url="http://model", timeout=30)
+        return httpx.Client(transport=httpx.HTTPTransport(uds=path), base_url="http://model", timeout=240)
 
     def async_client(self) -> httpx.AsyncClient:
         transport = httpx.AsyncHTTPTransport(uds=self.socket, retries=1)
-        return httpx.AsyncClient(transport=transport, base_url="http://model", timeout=30)
+        return httpx.AsyncClient(transport=transport, base_url="http://model", timeout=240)
 
     def listens(self) -> bool:
         """Its main socket is there."""
@@ -105,7 +105,6 @@ def serving(
     config: Mapping[str, Any],
     *,
     module: str = "model_servers.runtime",
-    within: float = 60,
     **changes: Any,
 ) -> Iterator[ModelServer]:
     """Started, and ready."""
@@ -121,7 +120,7 @@ def serving(
                 assert process.poll() is None, f"exit {process.returncode}: {log.read_text()[-3_000:]}"
                 return ready.exists()
 
-            wait_until(is_ready, within=within, what="model server ready")
+            wait_until(is_ready, what="model server ready")
             yield ModelServer(spec, process, log)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,10 @@
 """Real processes for tests: started, waited for with a deadline, always stopped."""
 
 import asyncio
+import contextlib
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -14,15 +17,31 @@ from typing import TypeVar
 from control_plane.embedded import binaries
 from tests.support import forked
 
+PATIENCE_S = 240.0  # a slow machine that tests share with jobs; a test whose claim is a time measures that time itself
+_PORTS, _SHARES = range(12_000, 32_000), 8
 T = TypeVar("T")
 Child = subprocess.Popen[bytes] | forked.Forked
 
 
+def _ports() -> Iterator[int]:
+    """Below the ports that outgoing connections get, each once and of this process of the test run alone."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SHARES
+    share = (_PORTS.stop - _PORTS.start) // _SHARES
+    mine = range(_PORTS.start + number * share, _PORTS.start + (number + 1) * share)
+    first = random.Random().randrange(share)  # of two runs at once each begins elsewhere
+    return itertools.cycle([*mine[first:], *mine[:first]])
+
+
+_PORT = _ports()
+
+
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for port in _PORT:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 @contextmanager
@@ -51,7 +70,7 @@ def running(
                 continue
 
 
-def wait_until(look: Callable[[], T], *, within: float, what: str, every: float = 0.05) -> T:
+def wait_until(look: Callable[[], T], *, what: str, within: float = PATIENCE_S, every: float = 0.05) -> T:
     """The first true answer of `look`; AssertionError naming `what` when there is none within so many seconds."""
     deadline = time.monotonic() + within
     while not (found := look()):
@@ -60,7 +79,9 @@ def wait_until(look: Callable[[], T], *, within: float, what: str, every: float 
     return found
 
 
-async def eventually(look: Callable[[], Awaitable[T]], *, within: float, what: str, every: float = 0.05) -> T:
+async def eventually(
+    look: Callable[[], Awaitable[T]], *, what: str, within: float = PATIENCE_S, every: float = 0.05
+) -> T:
     """`wait_until` for a coroutine function."""
     deadline = time.monotonic() + within
     while not (found := await look()):

@@ -15,7 +15,7 @@ API = "/api/2.0/mlflow"
 
 def register(url: str, name: str, files: Mapping[str, bytes], tags: Mapping[str, str] | None = None) -> str:
     """One more version of `name` whose artifact has these files; its number."""
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=240) as client:
 
         def post(path: str, **body: object) -> dict[str, Any]:
             answer = client.post(f"{API}/{path}", json=body)
@@ -65,7 +65,7 @@ def register_ours(url: str, name: str, *, alias_policy: str = "revert", auc: flo
 
 def request(url: str, method: str, path: str, **body: object) -> dict[str, Any]:
     """One call of MLflow's API, as somebody at its UI would cause it."""
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=240) as client:
         if method == "GET":
             answer = client.get(f"{API}/{path}", params={key: str(value) for key, value in body.items()})
         else:

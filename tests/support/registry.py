@@ -30,7 +30,7 @@ def serving(
             except httpx.TransportError:
                 return False
 
-        wait_until(answers, within=120, what="MLflow answers", every=0.25)
+        wait_until(answers, what="MLflow answers", every=0.25)
         yield child
 
 

@@ -61,7 +61,7 @@ class World:
         async def answers() -> bool:
             return await answering(self.sessions, "m") == {"1": 10_000}
 
-        await eventually(answers, within=60, what=f"version 1 answers: {self.log}")
+        await eventually(answers, what=f"version 1 answers: {self.log}")
 
     async def promote(self, version: str, plan: dict[str, Any]) -> Entry:
         async with self.sessions.begin() as session:
@@ -77,7 +77,7 @@ class World:
     def customers(self, candidate: Truth, stable: Truth | None = None) -> Customers:
         return Customers(self.engine, self.sessions, "m", {"1": stable or Truth(), "2": candidate})
 
-    async def until_over(self, entry: Entry, customers: Customers, *, within: float = 120) -> Entry:
+    async def until_over(self, entry: Entry, customers: Customers) -> Entry:
         """Customers come until the rollout has ended."""
 
         async def over() -> Entry | None:
@@ -85,7 +85,7 @@ class World:
             now = await rollout_of(self.sessions, entry)
             return now if now.rollout.phase in TERMINAL else None
 
-        ended = await eventually(over, within=within, what=f"the rollout ends: {self.log}", every=0.1)
+        ended = await eventually(over, what=f"the rollout ends: {self.log}", every=0.1)
         assert ended is not None
         return ended
 
@@ -99,7 +99,7 @@ class World:
         async with self.sessions.begin() as session:
             await session.execute(text("UPDATE leases SET expires_at = clock_timestamp()"))
 
-    async def die_in(self, entry: Entry, customers: Customers, fault: str, *, within: float = 120) -> bool:
+    async def die_in(self, entry: Entry, customers: Customers, fault: str) -> bool:
         """Whether a reconciler with `fault` (see tests.support.faults) died of it before the rollout was over."""
         with reconciler(self.env, self.log, fault=fault) as child:
 
@@ -108,7 +108,7 @@ class World:
                 now = await rollout_of(self.sessions, entry)  # one look: its end is not told with the phase before it
                 return (now.rollout.phase in TERMINAL and now.told_at is not None) or child.poll() is not None
 
-            await eventually(ended, within=within, what=f"{fault}: {self.log}", every=0.02)
+            await eventually(ended, what=f"{fault}: {self.log}", every=0.02)
             died = child.poll() is not None
             assert child.poll() in {None, -9}, self.log.read_text()
         await self.leave_the_lease()

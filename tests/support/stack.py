@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,14 +13,10 @@ from typing import Any, TypeVar
 
 import httpx
 
+from tests.support.processes import PATIENCE_S, free_port
+
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -70,11 +65,11 @@ class Stack:
 
     def admin(self, key: str = "admin") -> httpx.Client:
         headers = {"authorization": f"Bearer {self.key(key)}"}
-        return httpx.Client(base_url=self.url("API") + "/api/v1", headers=headers, timeout=30)
+        return httpx.Client(base_url=self.url("API") + "/api/v1", headers=headers, timeout=240)
 
     def data_plane(self, key: str = "predictor") -> httpx.Client:
         headers = {"authorization": f"Bearer {self.key(key)}"}
-        return httpx.Client(base_url=self.url("ROUTER"), headers=headers, timeout=30)
+        return httpx.Client(base_url=self.url("ROUTER"), headers=headers, timeout=240)
 
     def example(self, model: str) -> dict[str, Any]:
         with self.data_plane() as client:
@@ -92,9 +87,9 @@ class Stack:
         return dict(found[-1])
 
 
-def eventually(look: Callable[[], T], within_s: float, what: str, every_s: float = 0.1) -> T:
-    """`look` until it returns something truthy; AssertionError with the last answer or error after `within_s`."""
-    end, last = time.monotonic() + within_s, None
+def eventually(look: Callable[[], T], what: str, *, within: float = PATIENCE_S, every: float = 0.1) -> T:
+    """`look` until it returns something truthy; AssertionError with the last answer or error after `within`."""
+    end, last = time.monotonic() + within, None
     while True:
         try:
             last = look()
@@ -104,8 +99,8 @@ def eventually(look: Callable[[], T], within_s: float, what: str, every_s: float
             if last:
                 return last
         if time.monotonic() > end:
-            raise AssertionError(f"not within {within_s} s: {what}; last: {last!r}")
-        time.sleep(every_s)
+            raise AssertionError(f"not within {within} s: {what}; last: {last!r}")
+        time.sleep(every)
 
 
 def run(argv: Sequence[str], stack: Stack, **kwargs: Any) -> subprocess.CompletedProcess[str]:

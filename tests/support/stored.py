@@ -37,11 +37,11 @@ def all_there(dsn: str, model: str, acknowledged: Sequence[str]) -> None:
     """Wait until every acknowledged prediction is stored; none is stored twice, and windows count each once."""
     assert len(set(acknowledged)) == len(acknowledged)
     some = acknowledged[:: max(1, len(acknowledged) // 500)]
-    eventually(lambda: not missing(dsn, some), 240, "a sample of the acknowledged predictions", every_s=1)
-    eventually(lambda: not missing(dsn, acknowledged), 120, "every acknowledged prediction in Postgres", every_s=2)
+    eventually(lambda: not missing(dsn, some), "a sample of the acknowledged predictions", every=1)
+    eventually(lambda: not missing(dsn, acknowledged), "every acknowledged prediction in Postgres", every=2)
 
     def once() -> bool:
         rows, different, counted = rows_of(dsn, model)
         return rows == different == counted
 
-    eventually(once, 60, "each stored once, and counted once", every_s=2)
+    eventually(once, "each stored once, and counted once", every=2)

@@ -52,7 +52,7 @@ class Traffic:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(timeout=60)
+        self._thread.join(timeout=240)
         assert not self._thread.is_alive()
 
     @property
