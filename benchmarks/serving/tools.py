@@ -11,6 +11,7 @@ from pathlib import Path
 # The same library without 470 MB of CUDA: what asks for `xgboost` is content with it.
 _OVERRIDES = "xgboost; python_version < '3'\n"
 XGBOOST = "xgboost-cpu==3.2.0"
+_LIBRARIES = {"wrk": ["libluajit-5.1-2"]}  # what a bare machine lacks beside the program's own package
 
 
 def environment(cache: Path, name: str, requirements: Sequence[str]) -> Path:
@@ -54,10 +55,10 @@ def program(cache: Path, name: str) -> Path:
     folder = cache / "programs" / name
     known = [folder / "usr" / part / name for part in ("bin", "sbin")]
     if not any(one.exists() for one in known):
-        _unpack(folder, name)
+        _unpack(folder, [name, *_LIBRARIES.get(name, ())])
     for one in known:
         if one.exists():
-            return one
+            return _with_libraries(folder, one)
     raise RuntimeError(f"{name} is missing: install it (apt-get install {name}) or leave out what needs it")
 
 
@@ -68,10 +69,22 @@ def said_version(binary: Path, flag: str) -> str:
     return words[-1] if words else "unknown"
 
 
-def _unpack(folder: Path, name: str) -> None:
+def _with_libraries(folder: Path, binary: Path) -> Path:
+    """What starts the program so that it finds the libraries unpacked beside it."""
+    libraries = sorted({str(path.parent) for path in folder.glob("usr/lib/**/*.so.*")})
+    if not libraries:
+        return binary
+    start = folder / binary.name
+    start.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={":".join(libraries)} exec {binary} "$@"\n')
+    start.chmod(0o755)
+    return start
+
+
+def _unpack(folder: Path, packages: Sequence[str]) -> None:
+    name = packages[0]
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        subprocess.run(["apt-get", "download", "-q", name], cwd=folder, check=True, capture_output=True, text=True)
+        subprocess.run(["apt-get", "download", "-q", *packages], cwd=folder, check=True, capture_output=True, text=True)
         for package in folder.glob("*.deb"):
             subprocess.run(["dpkg-deb", "-x", str(package), str(folder)], check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as exc:

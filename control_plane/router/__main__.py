@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from control_plane.router import worker
+from control_plane.router.siblings import Board
 from control_plane.settings import RouterSettings
 from control_plane.telemetry import configure_logging, mark_ready
 
@@ -31,6 +32,7 @@ class Parent:
 
     def __init__(self, settings: RouterSettings, listening: socket.socket) -> None:
         self._settings, self._listening = settings, listening
+        self._board = Board(settings.router_workers)
         self._alive_read, self._alive_write = os.pipe()  # the write end lives as long as this process
         self._ready_read, self._ready_write = os.pipe()
         self._started: dict[int, tuple[int, float]] = {}  # pid -> slot, when
@@ -88,7 +90,7 @@ class Parent:
                 signal.signal(number, signal.SIG_DFL)
             os.close(self._alive_write)
             structlog.contextvars.bind_contextvars(slot=slot)
-            worker.run(self._settings, self._listening, slot, self._alive_read, self._say_ready)
+            worker.run(self._settings, self._listening, self._board, slot, self._alive_read, self._say_ready)
             code = 0
         except BaseException:  # noqa: BLE001  (the child must not run on into the parent's loop)
             _log.exception("worker.failed", slot=slot)
@@ -102,6 +104,7 @@ class Parent:
             if not pid:
                 return
             slot, since = self._started.pop(pid)
+            self._board.clear(slot)
             if self._stopping:
                 continue
             now = time.monotonic()

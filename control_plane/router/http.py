@@ -8,7 +8,7 @@ everything else done for throughput here (figures: docs/explanation/data-plane.m
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, cast
 
 import httptools
@@ -272,8 +272,24 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def close_if_idle(self) -> None:
-        if self._answering is None and self._reading is None and not self._queue and not self.closed:
+        if self._idle:
             self._transport.close()
+
+    def release(self, take: Callable[[int], bool]) -> bool:
+        """Give the socket to another process by `take(descriptor)`, and forget it. False: not now, or not taken.
+
+        Only where nothing is under way: no byte of a request read, none of an answer left to write.
+        """
+        if not self._idle or self._dropping or self._transport.get_write_buffer_size():
+            return False
+        if not take(self._transport.get_extra_info("socket").fileno()):
+            return False
+        self._transport.abort()  # closes our descriptor; the connection lives on with the other one
+        return True
+
+    @property
+    def _idle(self) -> bool:
+        return self._answering is None and self._reading is None and not self._queue and not self.closed
 
     def expire(self, now: float) -> None:
         if self._answering is not None or self._queue:

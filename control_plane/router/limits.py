@@ -1,8 +1,9 @@
 """Rate limits that all routers share: a token bucket per limit in every worker, filled with the worker's share.
 
-A limit of R requests a second is divided among the n live workers: each one's bucket fills at R / n, whether Redis
-lives or not, so together they never hand out more than the limit. What a worker has no use for it gives to a pool in
-Redis, and a worker that runs short takes from there: tokens are moved, never made. With Redis dead the shares stay.
+A limit of R requests a second is divided among the routers by their n live workers, whether Redis lives or not, so
+together they never hand out more than the limit. The workers of one router divide its part by what they are asked
+(`siblings`). What a worker has no use for it gives to a pool in Redis, and a worker that runs short takes from there:
+tokens are moved, never made. With Redis dead the routers' parts stay.
 
 Any period of T seconds sees at most R x T + `burst(R, n)` requests of one limit.
 """
@@ -39,13 +40,17 @@ def burst(rate: float, workers: int) -> float:
 class Bucket:
     """One limit in one worker. Tokens are requests; `rate` is the whole limit, `pace` this worker's share, a second."""
 
-    __slots__ = ("at", "id", "pace", "rate", "room", "short", "spare", "tokens")
+    __slots__ = ("asked", "at", "id", "pace", "rate", "room", "short", "spare", "tokens")
 
-    def __init__(self, limit_id: str, rate: float, workers: int, now: float, *, up_s: float = math.inf) -> None:
-        """`up_s`: how long this worker has been up; a worker that begins has not had the time to fill its bucket."""
+    def __init__(self, limit_id: str, rate: float, part: float, now: float, *, up_s: float = math.inf) -> None:
+        """`part`: of the rate that is this worker's.
+
+        `up_s`: how long this worker has been up; a worker that begins has not had the time to fill its bucket.
+        """
         self.id, self.rate = limit_id, rate
         self.at = now
-        self.pace = rate / workers
+        self.asked = 0  # requests since somebody last looked
+        self.pace = rate * part
         self.room = max(1.0, self.pace)
         self.tokens = min(self.room, max(1.0, up_s * self.pace))
         self.spare = 0.0  # ran over since the last trade
@@ -53,6 +58,7 @@ class Bucket:
 
     def take(self, now: float) -> bool:
         """Whether one more request may pass at `now` (monotonic seconds)."""
+        self.asked += 1
         tokens = self.tokens + (now - self.at) * self.pace
         self.at = now
         if tokens > self.room:
@@ -65,10 +71,10 @@ class Bucket:
         self.short = True
         return False
 
-    def share(self, workers: int, now: float) -> None:
-        """Fill at the share of one of `workers` from now on; 0: not at all, until others have learnt of this one."""
+    def share(self, part: float, now: float) -> None:
+        """Fill at this part of the rate from now on."""
         self._fill(now)
-        self.pace = self.rate / workers if workers else 0.0
+        self.pace = self.rate * part
         self.room = max(1.0, self.pace)
         self.tokens = min(self.tokens, self.room)
 
@@ -123,9 +129,12 @@ def refusal(bucket: Bucket) -> Refused:
 
 @dataclass(slots=True)
 class Limits:
-    """The limits of one worker. `workers`: how many share them, as far as is known."""
+    """The limits of one worker. `workers`: how many share them, as far as is known, `local` of them in this router."""
 
     workers: int = 1
+    local: int = 1
+    mine: float = 1.0  # of this router's part
+    waiting: bool = False  # until others have learnt of this worker
     buckets: dict[str, Bucket] = field(default_factory=dict[str, Bucket])  # by id: `key:<uuid>`, `model:<name>`
     wanted: frozenset[str] = frozenset()  # ids somebody is short of
     began: float = field(default_factory=time.monotonic)
@@ -138,20 +147,39 @@ class Limits:
         known = self.buckets.get(limit_id)
         now = time.monotonic()
         if known is None:
-            known = self.buckets[limit_id] = Bucket(limit_id, rate, self.workers, now, up_s=now - self.began)
+            known = self.buckets[limit_id] = Bucket(limit_id, rate, self.part, now, up_s=now - self.began)
         elif known.rate != rate:
             known.rate = rate
-            known.share(self.workers, now)
+            known.share(self.part, now)
         return known
+
+    @property
+    def part(self) -> float:
+        """Of each limit, that is this worker's."""
+        return 0.0 if self.waiting else self.mine * self.local / max(self.workers, self.local)
+
+    def asked(self) -> int:
+        """Requests of limited keys and models since the last call."""
+        buckets = self.buckets.values()
+        count = sum(bucket.asked for bucket in buckets)
+        for bucket in buckets:
+            bucket.asked = 0
+        return count
+
+    def take_part(self, mine: float) -> None:
+        """Another part of this router's than before."""
+        if mine != self.mine:
+            self.mine = mine
+            self.share()
 
     def keep_only(self, ids: set[str]) -> None:
         for gone in self.buckets.keys() - ids:
             del self.buckets[gone]
 
-    def share(self, workers: int) -> None:
+    def share(self) -> None:
         now = time.monotonic()
         for bucket in self.buckets.values():
-            bucket.share(workers, now)
+            bucket.share(self.part, now)
 
     def offers(self) -> Iterator[bus.Offer]:
         now = time.monotonic()
@@ -205,7 +233,8 @@ class Trader:
         limits.wanted = traded.wanted
         if traded.newcomer and traded.workers > 1:
             # The others fill at their old, larger shares until they have learnt of this worker.
-            limits.share(0)
+            limits.waiting = True
+            limits.share()
             await asyncio.sleep(2 * TICK_S)
             self._settle(max(traded.workers, limits.workers))
         elif traded.workers >= limits.workers:
@@ -225,8 +254,8 @@ class Trader:
 
     def _settle(self, workers: int) -> None:
         self._fewer_since = None
-        self._limits.workers = workers
-        self._limits.share(workers)
+        self._limits.workers, self._limits.waiting = workers, False
+        self._limits.share()
         fresh = self._file.with_name(f"{self._file.name}.{os.getpid()}")
         with suppress(OSError):  # a full disk: a router that starts with Redis dead will divide by its own workers
             fresh.write_text(str(workers))

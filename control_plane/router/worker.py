@@ -13,10 +13,10 @@ import uvloop
 
 from control_plane.adapters import bus, otel
 from control_plane.adapters.metrics import HEARTBEAT_S, Metrics
-from control_plane.router import ids
+from control_plane.router import ids, siblings
 from control_plane.router.app import App
 from control_plane.router.feed import Feed
-from control_plane.router.http import Connection, Listener
+from control_plane.router.http import Listener
 from control_plane.router.limits import Limits, Trader
 from control_plane.router.metrics import Meter
 from control_plane.router.routes import Known
@@ -30,9 +30,16 @@ FLUSH_S: Final = 0.25  # of metrics counted in memory
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-def run(settings: RouterSettings, listening: socket.socket, slot: int, parent: int, ready: Callable[[], None]) -> None:
+def run(
+    settings: RouterSettings,
+    listening: socket.socket,
+    board: siblings.Board,
+    slot: int,
+    parent: int,
+    ready: Callable[[], None],
+) -> None:
     """Serve until SIGTERM or until the parent is gone. `parent`: read end of a pipe only the parent writes to."""
-    uvloop.run(serve(settings, listening, slot, parent, ready))
+    uvloop.run(serve(settings, listening, board, slot, parent, ready))
 
 
 def router_id(settings: RouterSettings, slot: int) -> str:
@@ -42,7 +49,12 @@ def router_id(settings: RouterSettings, slot: int) -> str:
 
 
 async def serve(
-    settings: RouterSettings, listening: socket.socket, slot: int, parent: int, ready: Callable[[], None]
+    settings: RouterSettings,
+    listening: socket.socket,
+    board: siblings.Board,
+    slot: int,
+    parent: int,
+    ready: Callable[[], None],
 ) -> None:
     """`run` in the loop of the caller."""
     loop = asyncio.get_running_loop()
@@ -66,11 +78,13 @@ async def serve(
     redis = bus.connect(settings.redis_url)
     token = settings.router_token.get_secret_value() if settings.router_token else None
     name, api = router_id(settings, slot), Pool(settings.api_url)
-    known = Known(meter, Limits(settings.router_workers))
+    known = Known(meter, Limits(settings.router_workers, settings.router_workers))
     trader = Trader(known.limits, redis, name, settings.home / "router" / "workers")
     feed = Feed(settings.home / "router", name, redis, api, known, app.apply, token)
     feed.load()
-    server = await loop.create_server(lambda: Connection(listener), sock=listening)
+    among = siblings.Siblings(board, slot, listening, listener, known.limits)
+    await among.begin(settings.home / "router" / "shares")
+    gathering = loop.create_task(among.run())
     background = [
         loop.create_task(feed.run()),
         loop.create_task(trader.run()),
@@ -85,7 +99,9 @@ async def serve(
     await stopping.wait()
 
     loop.remove_reader(parent)
-    server.close()
+    gathering.cancel()
+    await asyncio.gather(gathering, return_exceptions=True)
+    await among.end()
     await listener.drain(DRAIN_S)
     for task in background:
         task.cancel()

@@ -328,7 +328,7 @@ async def test_a_policy_is_applied_from_a_file_after_the_approval_the_old_one_as
 
 async def test_schedules_raise_one_signal_a_period_and_model(prod: Api) -> None:
     policy = {"kind": "policy", "name": "w", "rules": {"configure": {"tier": "automatic"}}}
-    policy["schedules"] = [{"name": "review", "every": 3600, "models": ["fraud"]}]
+    policy["schedules"] = [{"name": "review", "every_s": 3600, "models": ["fraud"]}]
     admin = prod.client(await prod.key("admin", person="Ada"))
     asked = (await admin.post("/policies", json={"document": policy, **WHY})).json()
     ben = prod.client(await prod.key("approver", person="Ben"))

@@ -57,9 +57,7 @@ async def test_workers_of_two_routers_share_a_limit_and_leave_it_to_the_one_that
                 count, refused, took = await passed([one], 6)
                 assert RATE / 4 * took + burst(RATE, 4) < count <= RATE * took + burst(RATE, 4)
             async with client(url_a, ADMIN) as unlimited:
-                answers = await asyncio.gather(
-                    *(unlimited.post("/ml/churn/predict", json=BODY) for _ in range(int(3 * RATE)))
-                )
+                answers = [await unlimited.post("/ml/churn/predict", json=BODY) for _ in range(int(3 * RATE))]
                 assert {answer.status_code for answer in answers} == {200}
 
 
@@ -79,9 +77,10 @@ async def test_without_redis_each_worker_keeps_its_share_even_over_a_restart(tmp
             with running(redis_argv(folder), log=tmp_path / "redis.log"):
                 wait_until(told, what="that they are four")
             async with client(url_a) as one, client(url_a) as two, client(url_b) as three, client(url_b) as four:
+                await passed([one, two, three, four], 2)
                 count, refused, took = await passed([one, two, three, four], 3)
         assert refused > 0
-        assert 0 < count <= RATE * took + burst(RATE, 4)
+        assert RATE * took / 2 < count <= RATE * took + burst(RATE, 4), "of a router all goes to the worker asked"
         with router(a, NOWHERE, workers=1) as alone:
             async with client(alone) as product:
                 count, _, took = await passed([product], 3)

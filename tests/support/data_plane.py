@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -18,6 +19,7 @@ from control_plane.contracts.records import PredictionRecord
 from control_plane.contracts.snapshot import Arm, KeyGrant, ModelRoute, Shadow, Snapshot, Target
 from control_plane.router import spool
 from control_plane.router.__main__ import bind
+from control_plane.router.siblings import Board
 from control_plane.router.worker import serve
 from control_plane.settings import RouterSettings
 from tests.support.processes import free_port, running, wait_until
@@ -116,16 +118,26 @@ def router_process(
 
 
 @asynccontextmanager
-async def worker(home: Path, redis_url: str, *, slot: int = 0, **settings: Any) -> AsyncIterator[str]:
-    """One worker in this process: all of the router but its parent, and ten times as fast to start."""
-    listening = bind("127.0.0.1", 0)
+async def worker(
+    home: Path,
+    redis_url: str,
+    *,
+    slot: int = 0,
+    among: tuple[Board, socket.socket] | None = None,
+    **settings: Any,
+) -> AsyncIterator[str]:
+    """One worker in this process: all of the router but its parent, and ten times as fast to start.
+
+    `among`: the board and the listening socket it shares with others.
+    """
+    board, listening = (Board(1 + slot), bind("127.0.0.1", 0)) if among is None else (among[0], among[1].dup())
     port = int(listening.getsockname()[1])
     alive_read, alive_write = os.pipe()
     ready = asyncio.Event()
     given = RouterSettings.model_validate(
         {"home": home, "redis_url": redis_url, "router_port": port, "api_url": "http://127.0.0.1:9", **settings}
     )
-    serving = asyncio.create_task(serve(given, listening, slot, alive_read, ready.set))
+    serving = asyncio.create_task(serve(given, listening, board, slot, alive_read, ready.set))
     try:
         starting = asyncio.create_task(ready.wait())
         await asyncio.wait([serving, starting], return_when=asyncio.FIRST_COMPLETED)
@@ -136,6 +148,8 @@ async def worker(home: Path, redis_url: str, *, slot: int = 0, **settings: Any) 
         os.close(alive_write)  # as if the parent had died: the worker drains and ends
         await serving
         os.close(alive_read)
+        if among is None:
+            board.close()
 
 
 def client(url: str, key: str = KEY) -> httpx.AsyncClient:

@@ -187,7 +187,7 @@ def test_a_policy_that_proposes_the_impossible_is_refused() -> None:
         "name": "x",
         "diagnoses": [{"name": "d", "when": {}, "propose": ["erase", "configure"]}],
         "freezes": [{"name": "f", "since": "2026-01-02T00:00:00", "until": "2026-01-01T00:00:00Z"}],
-        "schedules": [{"name": "s", "every": 1}],
+        "schedules": [{"name": "s", "every_s": 1}],
         "limits": {"per_hour": -1, "check_after_s": 1, "cool_down_s": {"retrain": -1}},
     }
     with pytest.raises(InvalidInput) as refused:

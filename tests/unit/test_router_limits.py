@@ -35,7 +35,7 @@ EVENTS = st.lists(
 @given(st.floats(0.2, 40), st.integers(1, 5), EVENTS)
 def test_no_period_sees_more_than_the_rate_and_the_stated_burst(rate: float, workers: int, events: list[Event]) -> None:
     now, pool = 0.0, Pool()
-    buckets = [Bucket("key:k", rate, workers, now) for _ in range(workers)]
+    buckets = [Bucket("key:k", rate, 1 / workers, now) for _ in range(workers)]
     passed = list[float]()
     for wait, number, requests in events:
         now += wait
@@ -56,14 +56,14 @@ def test_changing_the_share_makes_no_tokens(rate: float, changes: list[tuple[flo
     for wait, workers in changes:
         now, before = now + wait, bucket.tokens
         pace = bucket.pace
-        bucket.share(workers, now)
+        bucket.share(1 / workers if workers else 0.0, now)
         assert bucket.tokens <= before + wait * pace + 1e-6
         assert bucket.tokens <= bucket.room
 
 
 def test_a_worker_alone_gets_the_whole_rate_and_what_others_leave() -> None:
     pool, now = Pool(), 0.0
-    busy, idle = Bucket("key:k", 100, 2, now), Bucket("key:k", 100, 2, now)
+    busy, idle = Bucket("key:k", 100, 0.5, now), Bucket("key:k", 100, 0.5, now)
     passed = 0
     for _ in range(1_000):  # ten seconds
         now += 0.01
@@ -75,7 +75,7 @@ def test_a_worker_alone_gets_the_whole_rate_and_what_others_leave() -> None:
 
 
 def test_a_worker_that_begins_has_one_token_and_not_a_full_bucket() -> None:
-    bucket = Bucket("key:k", 100, 2, 0.0, up_s=0.0)
+    bucket = Bucket("key:k", 100, 0.5, 0.0, up_s=0.0)
     assert [bucket.take(0.0), bucket.take(0.0)] == [True, False]
     assert bucket.take(0.02), "it fills at once"
 
