@@ -27,6 +27,7 @@ class Config:
     router_port: int
     mlflow_port: int
     router_workers: int
+    realtime: bool  # whether what answers customers is scheduled in real time where that is possible
     min_free_mb: int  # disk space below which a start is refused
     min_memory_mb: int  # available memory below which a start is refused
     models_at_start: tuple[str, ...]  # trained and promoted when the registry is empty
@@ -69,6 +70,7 @@ def read(environ: Mapping[str, str]) -> Config:
         router_port=number("router_port", 8080, 1, 65535),
         mlflow_port=number("mlflow_port", 5000, 1, 65535),
         router_workers=number("router_workers", 2, 1, 64),
+        realtime=bool(number("realtime", 1, 0, 1)),
         min_free_mb=number("min_free_mb", 1024, 0, 10**9),
         min_memory_mb=number("min_memory_mb", 2048, 0, 10**9),
         models_at_start=_names(environ.get("MLCP_MODELS_AT_START", str(file.get("models_at_start", DEFAULT_MODELS)))),

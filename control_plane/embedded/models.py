@@ -86,6 +86,7 @@ def spec(wish: Wanted, env: Mapping[str, str]) -> Spec:
         socket=wish.socket,
         grace_s=wish.grace_s,
         niceness=GOES_FIRST,
+        realtime=wish.realtime,
     )
 
 

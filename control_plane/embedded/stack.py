@@ -141,6 +141,7 @@ def specs(config: Config, layout: Layout, server: Postgres, env: Environments) -
             after=(),
             port=config.router_port,
             niceness=GOES_FIRST,
+            realtime=True,
         ),
     )
 

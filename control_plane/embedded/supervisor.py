@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from control_plane.embedded import leftovers, logs, processes, stack, status
+from control_plane.embedded import leftovers, logs, processes, realtime, stack, status
 from control_plane.embedded.child import Child, Spec, State, end
 from control_plane.embedded.config import Config
 from control_plane.embedded.files import write_json
@@ -53,12 +53,14 @@ class Supervisor:
         reporting = asyncio.ensure_future(self._report())
         sampling = asyncio.ensure_future(self._sample())
         following = asyncio.ensure_future(self._models.follow())
+        scheduling = asyncio.ensure_future(self._schedule())
         for child in (*self._core.values(), self._bootstrap):
             self._start(child)
         await self._ending.wait()
         log.info("stopping%s", f": {self._error}" if self._error else "")
         self._changed.set()
         following.cancel()
+        scheduling.cancel()
         await self._stop_all()
         for task in (reporting, sampling):
             task.cancel()
@@ -113,6 +115,16 @@ class Supervisor:
                 logs.trim(child.log_path)
             self._changed.set()
             await asyncio.sleep(_MEMORY_EVERY_S if self._state() == "ready" else _MEMORY_EVERY_S / 3)
+
+    async def _schedule(self) -> None:
+        """Those that answer customers in real time, while that takes little of the machine."""
+        if not (self._config.realtime and realtime.possible()):
+            return
+        scheduler = realtime.Realtime(len(os.sched_getaffinity(0)))
+        while True:
+            answering = [child.pid for child in self._children() if child.spec.realtime and child.state is State.READY]
+            scheduler.look([pid for parent in answering if parent for pid in realtime.workers(parent)])
+            await asyncio.sleep(realtime.LOOK_S)
 
     def _children(self) -> list[Child]:
         return [*self._core.values(), *self._models.children.values(), self._bootstrap]

@@ -24,6 +24,7 @@ class Wanted:
     grace_s: float
     port: int | None
     socket: str | None
+    realtime: bool = False  # its code is ours: it may be scheduled in real time
 
 
 def read(folder: Path) -> Mapping[str, Wanted]:
@@ -55,7 +56,11 @@ def parse(id: str, parsed: object) -> Wanted:
     port, socket = document.get("port"), document.get("socket")
     if not (port is None or isinstance(port, int)) or not (socket is None or isinstance(socket, str)):
         raise ValueError("port, socket: a number, a path or null")
-    return Wanted(id, name, _words(document.get("argv")), _texts(document.get("env", {})), float(grace), port, socket)
+    realtime = document.get("realtime", False)
+    if not isinstance(realtime, bool):
+        raise ValueError(f"realtime: {realtime!r}")
+    argv, env = _words(document.get("argv")), _texts(document.get("env", {}))
+    return Wanted(id, name, argv, env, float(grace), port, socket, realtime)
 
 
 def _words(value: Any) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,9 @@ def test_what_answers_customers_goes_first_and_the_log_and_all_else_have_the_usu
     wish = Wanted("id", "churn-1-abcd", ("python",), (), 15.0, None, "/s")
     assert specs["router"].niceness == models.spec(wish, env.model_servers).niceness == child.GOES_FIRST < 0
     assert {spec.niceness for name, spec in specs.items() if name != "router"} == {0}
+    assert {name for name, spec in specs.items() if spec.realtime} == {"router"}
+    assert not models.spec(wish, env.model_servers).realtime, "a stranger's code"
+    assert models.spec(replace(wish, realtime=True), env.model_servers).realtime
 
 
 def test_the_data_plane_has_no_database_and_model_servers_have_no_secret(

@@ -111,6 +111,7 @@ class LocalDeployer:
             "grace_s": _GRACE_S,
             "port": None,
             "socket": str(socket),
+            "realtime": unit.runtime == "native",
         }
         _write(self._wanted(unit.id), wish)
 

@@ -1,0 +1,112 @@
+"""Real-time scheduling of what answers customers, as long as that takes little of the machine.
+
+Niceness decides how much of a processor a process gets. When it gets it is decided to a tick of the kernel's clock, 4
+ms at 250 Hz, and a prediction waits for two processes in turn. Under SCHED_RR they run as soon as they are asked. Left
+to it they could keep everything else from running, a rollback among it. So it holds only while all of them together
+take less than most of the processors; from there on they are scheduled like anybody else (sched(7)).
+"""
+
+import contextlib
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 0.5
+MEAN_S: Final = 2.0  # over which what they take is averaged
+CEILING: Final = 0.8  # share of all processors from which on nobody is real-time
+FLOOR: Final = 0.65  # and below which everybody is again
+PRIORITY: Final = 1  # the lowest there is: whatever else is real-time on this machine goes first
+_THROTTLE: Final = Path("/proc/sys/kernel/sched_rt_runtime_us")
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+Schedule = Callable[[int, bool], None]  # pid; raises OSError
+
+
+def possible() -> bool:
+    """The kernel can do it and keeps a part of every processor for others, whatever real-time processes want."""
+    try:
+        return hasattr(os, "sched_setscheduler") and int(_THROTTLE.read_text()) > 0
+    except (OSError, ValueError):
+        return False
+
+
+def schedule(pid: int, realtime: bool) -> None:
+    """The main thread of a process: its event loop. What it forks or starts as a thread is not real-time."""
+    policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK if realtime else os.SCHED_OTHER
+    os.sched_setscheduler(pid, policy, os.sched_param(PRIORITY if realtime else 0))
+
+
+def used_s(pid: int) -> float | None:
+    """Processor seconds of a process so far; None: it is gone."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(after_name[11]) + int(after_name[12])) / _TICKS
+
+
+def workers(parent: int) -> list[int]:
+    """What the parent of a router or a model server has forked to answer customers: its children in its own session."""
+    try:
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    except OSError:
+        return []
+    found = list[int]()
+    for pid in map(int, children):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(pid) != pid:  # the worker for batches has a session of its own
+                found.append(pid)
+    return found
+
+
+class Realtime:
+    """Looks at those it is told of, and schedules them."""
+
+    def __init__(
+        self,
+        processors: int,
+        *,
+        used_s: Callable[[int], float | None] = used_s,
+        schedule: Schedule = schedule,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._processors, self._used_s, self._schedule, self._clock = processors, used_s, schedule, clock
+        self._allowed = True
+        self._now = False  # whether they are real-time
+        self._share = 0.0
+        self._before: tuple[float, dict[int, float]] = (clock(), {})
+        self._told: dict[int, bool] = {}
+
+    def look(self, pids: Iterable[int]) -> None:
+        """Called every LOOK_S or so. Where the first one may not be scheduled nobody is, from then on."""
+        if not self._allowed:
+            return
+        used = {pid: spent for pid in pids if (spent := self._used_s(pid)) is not None}
+        now, (at, before) = self._clock(), self._before
+        self._before = now, used
+        spent = sum(max(0.0, used[pid] - before[pid]) for pid in used.keys() & before.keys())
+        took = max(now - at, 1e-3)
+        self._share += (1 - math.exp(-took / MEAN_S)) * (spent / took / self._processors - self._share)
+        if self._share > CEILING:
+            self._now = False
+        elif self._share < FLOOR:
+            self._now = True
+        self._told = {pid: told for pid, told in self._told.items() if pid in used}
+        for pid in used:
+            if self._told.get(pid, False) == self._now:
+                continue
+            try:
+                self._schedule(pid, self._now)
+            except ProcessLookupError:
+                continue
+            except OSError as error:  # not root, or a container that may not
+                self._allowed = False
+                log.info("nobody is scheduled in real time: %s", error.strerror)
+                return
+            self._told[pid] = self._now
