@@ -111,6 +111,8 @@ def _variant(bench: Bench, system: System, cache: Path, work: Path, *, anew: boo
                 tried[variant.name] = 0.0
                 say(f"  {system.name}, {variant.name}: {exc}")
             say(f"  {system.name}, {variant.name}: {tried[variant.name]:.0f}/s")
+        if not any(tried.values()):
+            raise SystemExit(f"{system.name} cannot be measured: none of its variants answers")
         note.write_text(json.dumps(known | {system.name: tried}, indent=2))
     best = max(system.variants, key=lambda one: tried.get(one.name, 0.0))
     results["systems"][system.name] |= {"variant": best.name, "variants": tried}
