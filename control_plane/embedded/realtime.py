@@ -3,7 +3,7 @@
 Niceness decides how much of a processor a process gets. When it gets it is decided to a tick of the kernel's clock, 4
 ms at 250 Hz, and a prediction waits for two processes in turn. Under SCHED_RR they run as soon as they are asked. Left
 to it they could keep everything else from running, a rollback among it. So it holds only while all of them together
-take less than most of the processors; from there on they are scheduled like anybody else (sched(7)).
+take less than half of the processors; from there on they are scheduled like anybody else (sched(7)).
 """
 
 import contextlib
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.5
 MEAN_S: Final = 2.0  # over which what they take is averaged
-CEILING: Final = 0.8  # share of all processors from which on nobody is real-time
-FLOOR: Final = 0.65  # and below which everybody is again
+CEILING: Final = 0.5  # share of all processors from which on nobody is real-time
+FLOOR: Final = 0.4  # and below which everybody is again
 PRIORITY: Final = 1  # the lowest there is: whatever else is real-time on this machine goes first
 _THROTTLE: Final = Path("/proc/sys/kernel/sched_rt_runtime_us")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
