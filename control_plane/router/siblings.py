@@ -72,7 +72,9 @@ def hands_over(me: int, seen: Sequence[Seen], now: float) -> Move | None:
         return None
     if mine.busy > OVERLOAD:
         idlest = min(others, key=lambda one: one.busy)
-        count = min(mine.connections - 1, math.ceil(mine.connections * (mine.busy - idlest.busy) / (2 * mine.busy)))
+        half = math.ceil(mine.connections * (mine.busy - idlest.busy) / (2 * mine.busy))
+        room = math.floor(mine.connections * (OVERLOAD - idlest.busy) / mine.busy)  # more would come back at once
+        count = min(mine.connections - 1, half, room)
         return Move(idlest.slot, count) if idlest.busy < GATHERED and count > 0 else None
     for lower in others:
         if lower.slot < me and lower.busy + mine.busy < GATHERED:

@@ -4,7 +4,7 @@ import os
 import socket
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from control_plane.router.siblings import (
@@ -68,6 +68,7 @@ def test_idle_workers_give_what_they_have_to_the_first_and_a_full_one_gives_half
 
 
 @given(BUSY, BUSY, st.integers(2, 200))
+@example(1.0, 0.69, 2)
 def test_what_was_handed_over_is_not_handed_back_at_once(first: float, second: float, connections: int) -> None:
     seen = workers(first, second, connections=connections)
     for me in (0, 1):
