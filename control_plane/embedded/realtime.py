@@ -15,15 +15,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+import psutil
+
+from control_plane.domain import sharing
+
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.5
 MEAN_S: Final = 2.0  # over which what they take is averaged
-CEILING: Final = 0.5  # share of all processors from which on nobody is real-time
-FLOOR: Final = 0.25  # and below which everybody is again: being real-time takes up to twice as much
 PRIORITY: Final = 1  # the lowest there is: whatever else is real-time on this machine goes first
 _THROTTLE: Final = Path("/proc/sys/kernel/sched_rt_runtime_us")
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 Schedule = Callable[[int, bool], None]  # pid; raises OSError
 
@@ -45,10 +46,10 @@ def schedule(pid: int, realtime: bool) -> None:
 def used_s(pid: int) -> float | None:
     """Processor seconds of a process so far; None: it is gone."""
     try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
         return None
-    return (int(after_name[11]) + int(after_name[12])) / _TICKS
+    return times.user + times.system
 
 
 def workers(parent: int) -> list[int]:
@@ -93,10 +94,7 @@ class Realtime:
         spent = sum(max(0.0, used[pid] - before[pid]) for pid in used.keys() & before.keys())
         took = max(now - at, 1e-3)
         self._share += (1 - math.exp(-took / MEAN_S)) * (spent / took / self._processors - self._share)
-        if self._share > CEILING:
-            self._now = False
-        elif self._share < FLOOR:
-            self._now = True
+        self._now = sharing.realtime(self._now, self._share)
         self._told = {pid: told for pid, told in self._told.items() if pid in used}
         for pid in used:
             if self._told.get(pid, False) == self._now:

@@ -14,6 +14,7 @@ import time
 from typing import Final
 
 import structlog
+import uvloop
 
 from control_plane.router import worker
 from control_plane.router.siblings import Board
@@ -90,7 +91,9 @@ class Parent:
                 signal.signal(number, signal.SIG_DFL)
             os.close(self._alive_write)
             structlog.contextvars.bind_contextvars(slot=slot)
-            worker.run(self._settings, self._listening, self._board, slot, self._alive_read, self._say_ready)
+            uvloop.run(
+                worker.serve(self._settings, self._listening, self._board, slot, self._alive_read, self._say_ready)
+            )
             code = 0
         except BaseException:  # noqa: BLE001  (the child must not run on into the parent's loop)
             _log.exception("worker.failed", slot=slot)

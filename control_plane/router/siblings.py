@@ -2,7 +2,8 @@
 
 Few busy workers answer more than many idle ones: what waits together is sent together, read together and scored in one
 call of the model. So connections gather with the first worker, and the next ones get theirs once it has no processor
-time left. A connection moves between two requests: its socket is handed over, and the client notices nothing.
+time left (`domain.sharing` decides). A connection moves between two requests: its socket is handed over, and the client
+notices nothing.
 """
 
 import asyncio
@@ -13,85 +14,23 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from control_plane.domain import sharing
+from control_plane.domain.sharing import Move, Seen
 from control_plane.router.http import Connection, Listener
 from control_plane.router.limits import Limits
 
 LOOK_S: Final = 0.05
-STALE_S: Final = 0.25  # a worker that has not looked for so long is busy with one thing, stopped, or dead
-FULL: Final = 0.8  # share of a processor from which on a worker takes no new connections while another one has room
-OVERLOAD: Final = 0.9  # from here on it hands some over
-GATHERED: Final = 0.7  # what two would use together, so that one of them takes all
 MOVE_S: Final = 1.0  # between two decisions to hand over, and the time constant of what they are taken by
 SHARE_S: Final = 0.25  # between two looks at how a limit is shared
-_IDLE_DEMAND: Final = 0.5  # requests a second that a worker counts for though nobody asks it
 _AT_ONCE: Final = 64  # sockets read in one call
 _SLOT: Final = struct.Struct("=ddddq")
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A worker as it last said of itself. `busy`: of one processor; `demand`: limited requests a second; `share`: of
-    what this router may let through of each limit."""
-
-    slot: int
-    beat: float = 0.0  # monotonic seconds; 0: there is none
-    busy: float = 0.0
-    demand: float = 0.0
-    share: float = 0.0
-    connections: int = 0
-
-    def alive(self, now: float) -> bool:
-        return now - self.beat < STALE_S
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    to: int
-    connections: int
-
-
-def takes_new(me: int, seen: Sequence[Seen], now: float) -> bool:
-    """Whether `me` accepts connections: the first worker with room does, and where none has room every one does."""
-    roomy = (one.slot for one in seen if one.slot == me or one.alive(now) if one.busy < FULL)
-    return next(roomy, me) == me
-
-
-def hands_over(me: int, seen: Sequence[Seen], now: float) -> Move | None:
-    """What `me` should hand over, and to whom; None: nothing."""
-    mine = seen[me]
-    others = [one for one in seen if one.slot != me and one.alive(now)]
-    if not others or not mine.connections:
-        return None
-    if mine.busy > OVERLOAD:
-        idlest = min(others, key=lambda one: one.busy)
-        half = math.ceil(mine.connections * (mine.busy - idlest.busy) / (2 * mine.busy))
-        room = math.floor(mine.connections * (OVERLOAD - idlest.busy) / mine.busy)  # more would come back at once
-        count = min(mine.connections - 1, half, room)
-        return Move(idlest.slot, count) if idlest.busy < GATHERED and count > 0 else None
-    for lower in others:
-        if lower.slot < me and lower.busy + mine.busy < GATHERED:
-            return Move(lower.slot, mine.connections)
-    return None
-
-
-def fair_share(me: int, seen: Sequence[Seen], now: float) -> float:
-    """The share of each limit that `me` may use from now on: as much as it is asked for, never what another one holds.
-
-    What all hold together stays at 1 or below, if one after the other asks and says what it took.
-    """
-    asked = [one.demand + _IDLE_DEMAND if one.slot == me or one.alive(now) else 0.0 for one in seen]
-    target = asked[me] / sum(asked)
-    mine = seen[me].share
-    free = max(0.0, 1.0 - sum(one.share for one in seen))
-    return target if target < mine else min(target, mine + free)
 
 
 class Board:
@@ -186,10 +125,10 @@ class Siblings:
     async def look(self) -> None:
         now = self._measure()
         seen = self._board.read()
-        await self._accept(takes_new(self._slot, seen, now))
+        await self._accept(sharing.takes_new(self._slot, seen, now))
         if now - self._decided >= MOVE_S:
             self._decided = now
-            self._move = hands_over(self._slot, seen, now)
+            self._move = sharing.hands_over(self._slot, seen, now)
         if self._move is not None:
             self._hand_over(self._move)
         if now - self._shared >= SHARE_S:
@@ -257,7 +196,7 @@ class Siblings:
         except OSError:
             return  # another one is at it: the next time
         try:
-            share = fair_share(self._slot, self._board.read(), now)
+            share = sharing.fair_share(self._slot, self._board.read(), now)
             self._me = replace(self._me, share=share)
             self._board.write(self._me)
         finally:

@@ -9,7 +9,6 @@ from hashlib import sha256
 from typing import Final
 
 import structlog
-import uvloop
 
 from control_plane.adapters import bus, otel
 from control_plane.adapters.metrics import HEARTBEAT_S, Metrics
@@ -30,18 +29,6 @@ FLUSH_S: Final = 0.25  # of metrics counted in memory
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-def run(
-    settings: RouterSettings,
-    listening: socket.socket,
-    board: siblings.Board,
-    slot: int,
-    parent: int,
-    ready: Callable[[], None],
-) -> None:
-    """Serve until SIGTERM or until the parent is gone. `parent`: read end of a pipe only the parent writes to."""
-    uvloop.run(serve(settings, listening, board, slot, parent, ready))
-
-
 def router_id(settings: RouterSettings, slot: int) -> str:
     """The same for the same slot of the same installation, whatever its pid."""
     home = sha256(str(settings.home).encode()).hexdigest()[:8]
@@ -56,7 +43,7 @@ async def serve(
     parent: int,
     ready: Callable[[], None],
 ) -> None:
-    """`run` in the loop of the caller."""
+    """Serve until SIGTERM or until the parent is gone. `parent`: read end of a pipe only the parent writes to."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,5 +160,7 @@ def test_up_without_the_extras_says_which_to_install(terminal: Terminal) -> None
 
 
 def test_down_where_nothing_ever_ran_is_no_error(terminal: Terminal) -> None:
+    began = time.monotonic()
     down = terminal.mlcp("down")
     assert (down.returncode, "Nothing runs" in down.stdout) == (0, True)
+    assert time.monotonic() - began < 10

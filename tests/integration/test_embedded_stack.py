@@ -233,7 +233,7 @@ def test_stopping_is_bounded_and_nobody_survives_it(host: Host) -> None:
     host.start()
     began = time.monotonic()
     assert host.command("stop").returncode == 0
-    assert time.monotonic() - began < 120, "the deaf one is killed"
+    assert time.monotonic() - began < 30
     assert host.ours() == []
 
 

@@ -57,8 +57,9 @@ async def test_workers_of_two_routers_share_a_limit_and_leave_it_to_the_one_that
                 count, refused, took = await passed([one], 6)
                 assert RATE / 4 * took + burst(RATE, 4) < count <= RATE * took + burst(RATE, 4)
             async with client(url_a, ADMIN) as unlimited:
-                answers = [await unlimited.post("/ml/churn/predict", json=BODY) for _ in range(int(3 * RATE))]
-                assert {answer.status_code for answer in answers} == {200}
+                for _ in range(int(RATE / 2)):  # as many as are answered in time on a slow machine, six at a time
+                    answers = await asyncio.gather(*(unlimited.post("/ml/churn/predict", json=BODY) for _ in range(6)))
+                    assert {answer.status_code for answer in answers} == {200}
 
 
 async def test_without_redis_each_worker_keeps_its_share_even_over_a_restart(tmp_path: Path) -> None:

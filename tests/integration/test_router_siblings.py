@@ -13,9 +13,11 @@ import httpx
 import psutil
 import pytest
 
+from control_plane.domain import sharing
+from control_plane.domain.sharing import Move, Seen
 from control_plane.router import siblings
 from control_plane.router.__main__ import bind
-from control_plane.router.siblings import Board, Move, Seen
+from control_plane.router.siblings import Board
 from tests.support.data_plane import children, client, document, records, router_process, save, target, worker
 from tests.support.fake_model_server import FakeModelServer, serving
 from tests.support.processes import eventually
@@ -116,7 +118,7 @@ async def test_a_connection_that_moves_again_and_again_loses_no_request(
         moved.append(Move(1 - me, seen[me].connections))
         return moved[-1]
 
-    monkeypatch.setattr(siblings, "hands_over", everything)
+    monkeypatch.setattr(sharing, "hands_over", everything)
     monkeypatch.setattr(siblings, "MOVE_S", 0.02)
     monkeypatch.setattr(siblings, "LOOK_S", 0.01)
     server = FakeModelServer(tmp_path / "1.sock")

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from control_plane.domain.sharing import CEILING, FLOOR
 from control_plane.embedded import realtime
-from control_plane.embedded.realtime import CEILING, FLOOR, Realtime
+from control_plane.embedded.realtime import Realtime
 from tests.support.processes import wait_until
 
 _FORKS = """

@@ -7,16 +7,8 @@ from dataclasses import replace
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from control_plane.router.siblings import (
-    FULL,
-    GATHERED,
-    OVERLOAD,
-    Board,
-    Seen,
-    fair_share,
-    hands_over,
-    takes_new,
-)
+from control_plane.domain.sharing import FULL, Seen, fair_share, hands_over, takes_new
+from control_plane.router.siblings import Board
 
 NOW = 1_000.0
 BUSY = st.floats(0, 1)
@@ -85,7 +77,6 @@ def test_what_was_handed_over_is_not_handed_back_at_once(first: float, second: f
             for one in seen
         ]
         assert hands_over(move.to, after, NOW) is None
-        assert GATHERED < OVERLOAD
 
 
 @given(st.integers(1, 5), st.lists(st.tuples(st.integers(0, 4), st.floats(0, 1_000), st.booleans()), max_size=80))
