@@ -7,7 +7,7 @@ from benchmarks.serving.backlog import lag_s
 from benchmarks.serving.load import Measured
 
 LAG_S = 5.0  # what counts as keeping up
-_PROBES, _TRIES = 5, 3
+_PROBES, _TRIES = 5, 6
 _STEP = 0.93  # a rate that was not held after all is lowered by this
 _PUNCTUAL = 0.99  # share of the requests due that must be answered
 

@@ -6,6 +6,7 @@ again. Only after the commit is the watermark told to the shippers and the batch
 """
 
 import asyncio
+import gc
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final, cast
 
 import structlog
+import uvloop
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -280,6 +282,9 @@ async def _main(settings: IngesterSettings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     engine = store.create_engine(settings.postgres_dsn.get_secret_value(), pooler=settings.transaction_pooler, size=2)
     redis = bus.connect(settings.redis_url, timeout_s=_WAIT_S + 2)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)  # rows leave no cycles behind: looking for some was an eighth of the work
     mark_ready()
     await run(settings, engine, redis, stopping)
     await redis.aclose()
@@ -289,7 +294,7 @@ async def _main(settings: IngesterSettings) -> None:
 def main() -> int:
     settings = IngesterSettings()  # pyright: ignore[reportCallIssue]  (the environment has the rest)
     configure_logging("ingester", level=settings.log_level)
-    asyncio.run(_main(settings))
+    uvloop.run(_main(settings))
     return 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+import uvloop
 from redis.asyncio import Redis
 
 from control_plane.adapters import bus
@@ -124,7 +125,7 @@ async def _main(settings: ShipperSettings) -> None:
 def main() -> int:
     settings = ShipperSettings()  # pyright: ignore[reportCallIssue]  (the environment has the rest)
     configure_logging("shipper", level=settings.log_level)
-    asyncio.run(_main(settings))
+    uvloop.run(_main(settings))
     return 0
 
 
