@@ -237,15 +237,25 @@ class Pool:
     async def _dial(self, deadline: float) -> None:
         """Make a connection. OSError when that is not possible, or not in time."""
         self._dialling += 1
+        made = list[_Connection]()
+
+        def connection() -> _Connection:
+            made.append(_Connection(self))
+            return made[-1]
+
         try:
             async with asyncio.timeout_at(deadline):
                 if self.address.startswith("unix:"):
-                    await self._loop.create_unix_connection(lambda: _Connection(self), self.address[5:])
+                    await self._loop.create_unix_connection(connection, self.address[5:])
                     return
                 url = urlsplit(self.address)
                 tls = True if url.scheme == "https" else None
                 port = url.port or (443 if tls else 80)
-                await self._loop.create_connection(lambda: _Connection(self), url.hostname or "", port, ssl=tls)
+                await self._loop.create_connection(connection, url.hostname or "", port, ssl=tls)
+        except BaseException:
+            for each in made:
+                each.abandoned()
+            raise
         finally:
             self._dialling -= 1
 
@@ -272,6 +282,11 @@ class _Connection(asyncio.Protocol):
         out, self._out = self._out, []
         if out and not self.transport.is_closing():
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def abandoned(self) -> None:
+        """Who made it has been stopped, maybe after it was made: then uvloop closes it without `connection_lost`."""
+        self._out.clear()
+        self.connection_lost(None)
 
     def give_up_late(self, now: float) -> None:
         """Fail calls whose deadline has passed. Who lets one wait so long is asked nothing more."""

@@ -1,11 +1,14 @@
 """Calls over Unix sockets: many on one connection, answered in order, each lost or late for itself."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 
 from control_plane.router.upstream import LINES, Pool, request_head
 
@@ -170,3 +173,24 @@ async def test_a_socket_nobody_listens_on_is_dead_and_a_late_one_is_waited_for(t
     assert await _ends([patient]) == [b"y"]
     await pool.end()
     listening.close()
+
+
+def test_a_connection_made_too_late_for_who_dialled_carries_no_later_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, stalls = Pool.opened, [0.1, 0.0]
+
+    def stalled(pool: Pool, connection: Any) -> None:
+        opened(pool, connection)
+        time.sleep(stalls.pop(0))  # the whole loop, for longer than the first call's deadline
+
+    async def two_calls() -> list[bytes | str]:
+        async with asyncio.timeout(10), serving(tmp_path) as (_, pool):
+            first, second = Asked(b"first", 0.05), Asked(b"second")
+            pool.submit(first)
+            ends = await _ends([first])
+            pool.submit(second)
+            return ends + await _ends([second])
+
+    monkeypatch.setattr(Pool, "opened", stalled)
+    assert uvloop.run(two_calls()) == ["deadline", b"second"]
