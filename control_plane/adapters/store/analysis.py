@@ -17,6 +17,7 @@ from control_plane.domain.analysis.judge import Live, Tally
 from control_plane.domain.targeting import Group
 
 LIVE = timedelta(minutes=1)  # the newest requests, as fallbacks are counted among them
+_LIVE_SAMPLE = 60_000  # of those requests at most: at 1,000 a second the whole minute, beyond that its newest part
 _SAMPLE = 20_000  # newest predictions from which a model's traffic is estimated
 _DAY = timedelta(days=1)
 
@@ -91,7 +92,7 @@ async def reach(session: AsyncSession, rollout_id: UUID) -> tuple[int, datetime]
 async def live(
     session: AsyncSession, rollout_id: UUID, model: str, candidate: str, *, baking: bool, now: datetime
 ) -> tuple[Live, datetime | None]:
-    """The candidate's requests of the last minute, and when anybody last asked in that time.
+    """The candidate's requests of the last minute, of its newest part where there are many, and when anybody last asked in that time.
 
     `baking`: the candidate answers everybody, so only what nobody answered is bad.
     """
@@ -100,17 +101,24 @@ async def live(
     mine = row.assigned_version == candidate
     mine &= row.step.is_(None) if baking else row.assigned_variant.in_(("candidate", Group.ALLOWED))
     bad = failed if baking else failed | row.fallback_reason.is_not(None)
-    query = select(func.count().filter(mine), func.count().filter(mine & bad), func.max(row.received_at)).where(
-        row.model == model,
-        row.received_at > now - LIVE,
-        row.day >= now - 2 * _DAY,
-        row.rollout_id == rollout_id,
-        row.assigned_variant.is_not(None),
-        ~row.shadow,
-        ~row.pinned,
+    newest = (
+        select(mine.label("mine"), (mine & bad).label("bad"), row.received_at)
+        .where(
+            row.model == model,
+            row.received_at > now - LIVE,
+            row.day >= now - 2 * _DAY,
+            row.rollout_id == rollout_id,
+            row.assigned_variant.is_not(None),
+            ~row.shadow,
+            ~row.pinned,
+        )
+        .order_by(row.received_at.desc())
+        .limit(_LIVE_SAMPLE)
+        .subquery()
     )
-    requests, failures, newest = (await session.execute(query)).one()
-    return Live(requests, failures), newest
+    counted = (func.count().filter(newest.c.mine), func.count().filter(newest.c.bad), func.max(newest.c.received_at))
+    requests, failures, asked_at = (await session.execute(select(*counted))).one()
+    return Live(requests, failures), asked_at
 
 
 async def usual(
