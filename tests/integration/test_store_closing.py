@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from control_plane.adapters.store import closing, closing_sql, ids, ingest
+from control_plane.adapters.store import analysis, closing, closing_sql, ids, ingest
 from control_plane.adapters.store.closing import Subject
 from control_plane.adapters.store.closing_sql import Measure, Truth
 from control_plane.contracts.records import PredictionRecord
 from control_plane.domain.analysis.comparison import Arm
+from control_plane.domain.analysis.judge import Live
 from control_plane.domain.analysis.plan import Prices, Source
 from control_plane.domain.experiments import ranking
 from control_plane.domain.experiments.samples import Pair
@@ -315,3 +316,23 @@ async def test_recall_and_ranking_count_answers_whose_truth_is_known_a_customer_
     assert recall.values.count == 3
     assert [side.mean * side.count for side in (recall.values, recall.beside)] == pytest.approx([1.0, 3.0])  # hits, all
     assert cells == tuple(sorted((ranking.cell(s, positive=p), 1) for s, p in ((0.8, True), (0.3, False), (0.2, True))))
+
+
+async def test_a_look_at_the_last_minute_reads_the_newest_requests_and_no_more_than_it_may(
+    maker: async_sessionmaker[AsyncSession], log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        log.ask(f"u{number}", 590 + number, variant="candidate" if number % 2 else "stable")
+    log.ask("bad", 598, status="error", served_version=None, served_variant=None)
+    log.ask("long ago", 100, status="error", served_version=None, served_variant=None)
+    log.ask("copied", 599, shadow=True, status="error")
+    await log.store()
+
+    async def look() -> tuple[Live, datetime | None]:
+        async with maker() as session:
+            return await analysis.live(session, ROLLOUT, "m", "2", baking=False, now=NOW)
+
+    newest = BEGAN + timedelta(seconds=598)
+    assert await look() == (Live(requests=5, bad=1), newest)
+    monkeypatch.setattr(analysis, "_LIVE_SAMPLE", 3)
+    assert await look() == (Live(requests=2, bad=1), newest), "bad, u7 and u6, which is stable's"

@@ -92,7 +92,7 @@ async def reach(session: AsyncSession, rollout_id: UUID) -> tuple[int, datetime]
 async def live(
     session: AsyncSession, rollout_id: UUID, model: str, candidate: str, *, baking: bool, now: datetime
 ) -> tuple[Live, datetime | None]:
-    """The candidate's requests of the last minute, of its newest part where there are many, and when anybody last asked in that time.
+    """The candidate's newest requests, at most a minute old, and when anybody last asked in that time.
 
     `baking`: the candidate answers everybody, so only what nobody answered is bad.
     """
