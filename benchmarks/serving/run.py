@@ -39,6 +39,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--connections", default="1,16,64", help="of the closed loops")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these systems alone")
     parser.add_argument("--hold", type=float, default=300, help="seconds the sustained rate is held; 0: not searched")
+    parser.add_argument("--rate", type=float, help="hold this many a second instead of searching for the highest rate")
     parser.add_argument("--probe", type=float, default=20, help="seconds of every probe for that rate")
     parser.add_argument("--choose", action="store_true", help="find each system's best variant anew")
     parser.add_argument("--quiet", type=float, default=0.1, help="share of CPU time that may be busy before a run")
@@ -59,6 +60,7 @@ def main() -> int:
         connections=[int(count) for count in given.connections.split(",")],
         hold_s=given.hold,
         probe_s=given.probe,
+        rate=given.rate,
     )
     chosen = _selected(given)
     model = fixed.make(cache / "model")

@@ -70,21 +70,21 @@ class Search:
         low, high = 0.0, peak
         rate = 0.6 * peak
         for _ in range(_PROBES):
-            if self._tried(rate, probe_s).held:
+            if self.tried(rate, probe_s).held:
                 low = rate
             else:
                 high = rate
             rate = (low + high) / 2
         rate = low or high / 2
-        last = self._tried(rate, hold_s)
+        last = self.tried(rate, hold_s)
         for _ in range(_TRIES - 1):
             if last.held:
                 break
             rate *= _STEP
-            last = self._tried(rate, hold_s)
+            last = self.tried(rate, hold_s)
         return last
 
-    def _tried(self, rate: float, seconds: float) -> Probe:
+    def tried(self, rate: float, seconds: float) -> Probe:
         found = self.probe(rate, seconds)
         self.probes.append(found)
         return found

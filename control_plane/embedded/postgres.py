@@ -40,7 +40,7 @@ _SETTINGS = {
     "max_wal_senders": "0",
     "max_logical_replication_workers": "0",
     "wal_level": "minimal",
-    "max_wal_size": "256MB",
+    "max_wal_size": "1GB",  # with a quarter of it there was a checkpoint every few seconds under load
     "autovacuum_max_workers": "1",
     "huge_pages": "off",
     "timezone": "UTC",
