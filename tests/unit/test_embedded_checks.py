@@ -11,6 +11,7 @@ import pytest
 from control_plane import host
 from control_plane.embedded import checks, config
 from control_plane.embedded.config import Config
+from tests.support.processes import free_port
 
 
 @pytest.fixture
@@ -28,11 +29,7 @@ def busy() -> Iterator[int]:
 
 @pytest.mark.parametrize("name", ["api_port", "router_port", "mlflow_port"])
 def test_a_busy_port_is_one_line_with_its_setting_and_who_has_it(settings: Config, busy: int, name: str) -> None:
-    free = {"api_port": 0, "router_port": -1, "mlflow_port": -2}
-    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
-        for probe, key in ((one, "api_port"), (two, "router_port"), (three, "mlflow_port")):
-            probe.bind(("127.0.0.1", 0))
-            free[key] = probe.getsockname()[1]
+    free = {each: free_port() for each in ("api_port", "router_port", "mlflow_port")}
     (reason,) = checks.ports(replace(settings, **{**free, name: busy}))
     assert f"port {busy} is taken by" in reason
     assert f"(pid {os.getpid()})" in reason
@@ -40,8 +37,9 @@ def test_a_busy_port_is_one_line_with_its_setting_and_who_has_it(settings: Confi
 
 
 def test_a_port_named_twice_is_refused(settings: Config) -> None:
-    reasons = checks.ports(replace(settings, api_port=50_123, router_port=50_123, mlflow_port=50_124))
-    assert reasons == ["port 50123 is named twice: set MLCP_ROUTER_PORT or MLCP_API_PORT to another port"]
+    twice, other = free_port(), free_port()
+    reasons = checks.ports(replace(settings, api_port=twice, router_port=twice, mlflow_port=other))
+    assert reasons == [f"port {twice} is named twice: set MLCP_ROUTER_PORT or MLCP_API_PORT to another port"]
 
 
 def test_too_little_disk_names_the_settings(settings: Config) -> None:
