@@ -9,7 +9,7 @@ import msgspec
 
 from control_plane.adapters.metrics import CONTENT_TYPE
 from control_plane.errors import NotFound, Unavailable
-from control_plane.router import oip, pages, traces, upstream
+from control_plane.router import calls, oip, pages, traces
 from control_plane.router import request as requests
 from control_plane.router.auth import Keys
 from control_plane.router.forward import MakePrediction, Predict
@@ -23,7 +23,7 @@ from control_plane.router.tools import Tools
 
 Table = Mapping[bytes, Mapping[bytes, requests.Route]]  # path, method
 _HTML: Final = b"text/html; charset=utf-8"
-_HEAD: Final = upstream.request_head("GET", "/ready")
+_HEAD: Final = calls.request_head("GET", "/ready")
 
 
 class Get:
@@ -199,7 +199,7 @@ class App:
 
 async def _is_ready(arm: Arm) -> bool:
     try:
-        status, _ = await upstream.fetch(arm.server.pool, _HEAD, seconds=1.0)
+        status, _ = await calls.fetch(arm.server.pool, _HEAD, seconds=1.0)
     except ConnectionError:
         return False
     return status == 200

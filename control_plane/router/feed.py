@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from control_plane.adapters import bus
 from control_plane.contracts import snapshot
 from control_plane.errors import BusUnavailable
-from control_plane.router import upstream
+from control_plane.router import calls
 from control_plane.router.pins import Folder, journal
 from control_plane.router.routes import Known, Routes, build
 from control_plane.router.upstream import Pool
@@ -126,8 +126,8 @@ class Feed:
             return
         epoch, revision = self.version
         path = f"/api/v1/snapshot?epoch={epoch}&revision={revision}&wait_s={_LONG_POLL_S}"
-        head = upstream.request_head("GET", path, headers=self._headers)
-        status, body = await upstream.fetch(self._api, head, seconds=_LONG_POLL_S + 5)
+        head = calls.request_head("GET", path, headers=self._headers)
+        status, body = await calls.fetch(self._api, head, seconds=_LONG_POLL_S + 5)
         if status == 200:
             self.offer(body)
         elif status != 304:
@@ -149,8 +149,8 @@ class Feed:
         try:
             await bus.report_router(self._redis, self._id, report | {"journal": journal(self._path.parent)})
         except BusUnavailable:
-            head = upstream.request_head("POST", f"/api/v1/routers/{self._id}", headers=self._headers)
-            await upstream.fetch(self._api, head, msgspec.json.encode(report), seconds=POLL_S)
+            head = calls.request_head("POST", f"/api/v1/routers/{self._id}", headers=self._headers)
+            await calls.fetch(self._api, head, msgspec.json.encode(report), seconds=POLL_S)
         with suppress(TimeoutError):
             async with asyncio.timeout(POLL_S):
                 await self._changed.wait()

@@ -14,7 +14,8 @@ import structlog
 
 from control_plane.contracts import oip as wire
 from control_plane.contracts.snapshot import Target
-from control_plane.router.upstream import Call, Failure, Pool, request_head
+from control_plane.router.calls import request_head
+from control_plane.router.upstream import Call, Failure, Pool
 from model_servers import oip
 from model_servers.oip import Malformed, Tensor
 

@@ -16,12 +16,13 @@ from control_plane.domain.assignment import BUCKETS
 from control_plane.domain.targeting import DIGEST_SIZE, HOLD_OUT, Group, layer_salt
 from control_plane.router.auth import Keys
 from control_plane.router.breaker import Breaker
+from control_plane.router.calls import request_head
 from control_plane.router.foreign import ForeignPool
 from control_plane.router.limits import Bucket, Limits
 from control_plane.router.load import Load
 from control_plane.router.metrics import Meter
 from control_plane.router.pins import Pin
-from control_plane.router.upstream import Pool, request_head
+from control_plane.router.upstream import Pool
 
 _HEADER_SAFE = "!#$&'()*+-./:;<=>?@[]^_`{|}~ "  # printable ASCII but `,` and `%` stays as it is
 

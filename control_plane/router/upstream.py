@@ -7,7 +7,7 @@ a deadline for everything together, patience with a server that is just starting
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, Literal, Protocol, cast
 from urllib.parse import urlsplit
@@ -237,24 +237,18 @@ class Pool:
     async def _dial(self, deadline: float) -> None:
         """Make a connection. OSError when that is not possible, or not in time."""
         self._dialling += 1
-        made = list[_Connection]()
-
-        def connection() -> _Connection:
-            made.append(_Connection(self))
-            return made[-1]
-
+        made = _Connection(self)
         try:
             async with asyncio.timeout_at(deadline):
                 if self.address.startswith("unix:"):
-                    await self._loop.create_unix_connection(connection, self.address[5:])
+                    await self._loop.create_unix_connection(lambda: made, self.address[5:])
                     return
                 url = urlsplit(self.address)
                 tls = True if url.scheme == "https" else None
                 port = url.port or (443 if tls else 80)
-                await self._loop.create_connection(connection, url.hostname or "", port, ssl=tls)
+                await self._loop.create_connection(lambda: made, url.hostname or "", port, ssl=tls)
         except BaseException:
-            for each in made:
-                each.abandoned()
+            made.abandoned()
             raise
         finally:
             self._dialling -= 1
@@ -368,36 +362,3 @@ class _Again:
 
 def _load(connection: _Connection) -> int:
     return len(connection.calls)
-
-
-class _Awaited:
-    """A call somebody awaits."""
-
-    def __init__(self, request: bytes, deadline: float) -> None:
-        self.request, self.deadline, self.patience = request, deadline, 0.0
-        self.answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
-
-    def answered(self, status: int, body: bytes) -> None:
-        if not self.answer.done():
-            self.answer.set_result((status, body))
-
-    def failed(self, reason: Failure) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(ConnectionError(reason))
-
-
-async def fetch(pool: Pool, head: bytes, body: bytes = b"", *, seconds: float) -> tuple[int, bytes]:
-    """Status and body of one request, for what is not on the hot path. Raises ConnectionError."""
-    call = _Awaited(b"%b%d\r\n\r\n%b" % (head, len(body), body), asyncio.get_running_loop().time() + seconds)
-    pool.submit(call)
-    return await call.answer
-
-
-def request_head(method: str, path: str, *, host: str = "model", headers: Mapping[str, str] | None = None) -> bytes:
-    """Everything of a request's head up to the value of content-length. ValueError for a header that is not ASCII."""
-    lines = [f"{method} {path} HTTP/1.1", f"host: {host}", "content-type: application/json"]
-    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
-    text = "\r\n".join(lines)
-    if not text.isascii() or text.count("\n") != len(lines) - 1:
-        raise ValueError("a header must be one line of ASCII")
-    return f"{text}\r\ncontent-length: ".encode()

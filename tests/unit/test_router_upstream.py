@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from control_plane.router.upstream import LINES, Pool, request_head
+from control_plane.router.calls import request_head
+from control_plane.router.upstream import LINES, Pool
 
 HEAD = request_head("POST", "/predict")
 
