@@ -170,7 +170,7 @@ class AnalysisView(View):
     decided: str | None
     measurements: list[MeasurementView]
     srm: RatioView | None
-    live: LiveView | None  # the candidate's requests of the last minute
+    live: LiveView | None  # the candidate's newest requests, at most a minute old
     exposed: int | None = None  # customers first assigned to the candidate whose observation is over
 
 

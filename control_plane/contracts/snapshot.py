@@ -72,7 +72,7 @@ class ModelRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unit: str | None = None  # the feature that names the assignment unit when the body has no unit_id
     deadline_ms: int = 500
     max_body_bytes: int = 1_048_576
-    max_in_flight: int = 1_024  # of this model in one router worker; more are shed; connections gather with one
+    max_in_flight: int = 512  # of this model in one router worker; more are shed
     rate_limit_rps: float | None = None  # of all keys and routers together
     problem: str = "opaque"
 

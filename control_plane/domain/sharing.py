@@ -73,5 +73,5 @@ def fair_share(me: int, seen: Sequence[Seen], now: float) -> float:
 
 
 def realtime(before: bool, share: float) -> bool:
-    """Whether what answers customers is real-time, which takes this share of all processors, 0..1."""
+    """Whether what answers customers should be real-time. `before`: it is; `share`: of all processors, 0..1."""
     return share <= CEILING if before else share < FLOOR
