@@ -9,8 +9,12 @@ STALE_S: Final = 0.25  # a worker that has not looked for so long is busy with o
 FULL: Final = 0.8  # share of a processor from which on a worker takes no new connections while another one has room
 OVERLOAD: Final = 0.9  # from here on it hands some over
 GATHERED: Final = 0.7  # what two would use together, so that one of them takes all
-CEILING: Final = 0.5  # share of all processors from which on nobody is real-time
-FLOOR: Final = 0.25  # and below which everybody is again: being real-time takes up to twice as much
+CEILING: Final = 0.6  # share of all processors from which on nobody is real-time
+FLOOR: Final = 0.35  # and below which everybody is again: being real-time takes up to twice as much
+REST_S: Final = 0.002  # that a worker waits for company between two batches
+ENOUGH: Final = 12
+COMPANY: Final = 8  # requests that come in that time, so that it pays
+CROWD: Final = 2 / 3  # of the connections that ask are under way at once: they wait for answers, nobody else comes
 _IDLE_DEMAND: Final = 0.5  # requests a second that a worker counts for though nobody asks it
 
 
@@ -75,3 +79,11 @@ def fair_share(me: int, seen: Sequence[Seen], now: float) -> float:
 def realtime(before: bool, share: float) -> bool:
     """Whether what answers customers should be real-time. `before`: it is; `share`: of all processors, 0..1."""
     return share <= CEILING if before else share < FLOOR
+
+
+def rest_s(rate: float, connections: int, peak: int) -> float:
+    """How long a worker rests between two batches, in seconds. `rate`: requests a second; `connections`: that asked
+    lately; `peak`: most of them under way at once."""
+    if rate * REST_S < COMPANY or peak >= CROWD * connections:
+        return 0.0
+    return min(REST_S, ENOUGH / rate)

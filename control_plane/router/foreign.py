@@ -15,6 +15,7 @@ import structlog
 from control_plane.contracts import oip as wire
 from control_plane.contracts.snapshot import Target
 from control_plane.router.calls import request_head
+from control_plane.router.rest import Rest
 from control_plane.router.upstream import Call, Failure, Pool
 from model_servers import oip
 from model_servers.oip import Malformed, Tensor
@@ -34,9 +35,9 @@ _EXPECTED: Final[Mapping[str, str]] = {
 class ForeignPool(Pool):
     """Connections to one model on somebody else's server."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, rest: Rest | None = None) -> None:
         """A target whose description cannot be used is as good as dead; it must not cost the rest of the snapshot."""
-        super().__init__(target.address)
+        super().__init__(target.address, rest=rest)
         url = urlsplit(target.address)
         base = f"{url.path.rstrip('/')}/v2/models/{target.remote_name}"
         self._translation: Translation | None = None

@@ -15,6 +15,7 @@ import httptools
 
 from control_plane.router.problems import Refused
 from control_plane.router.request import Incoming, Request, Route
+from control_plane.router.rest import Traffic
 
 _HEAD_LIMIT: Final = 32_768  # bytes of request line and headers
 _HEAD_TIMEOUT_S: Final = 10.0  # for a request that has begun to arrive completely; a streamed body may take longer
@@ -37,6 +38,7 @@ class Listener:
     def __init__(self, app: App) -> None:
         self.app = app
         self.connections: set[Connection] = set()
+        self.traffic = Traffic()
         self.draining = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -88,6 +90,7 @@ class Connection(asyncio.Protocol):
         "_size",
         "_transport",
         "_url",
+        "_window",
         "closed",
     )
 
@@ -105,6 +108,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._since = 0.0  # when the present wait began: for a request, or for its end
         self._dropping = False
+        self._window = -1  # of the traffic, in which this connection asked last
         self.closed = False
 
     # asyncio.Protocol
@@ -120,6 +124,8 @@ class Connection(asyncio.Protocol):
         for request in (self._reading, self._answering):
             if request is not None and request.stream is not None:
                 request.stream.end(broken=not request.finished)
+        if self._answering is not None:
+            self._listener.traffic.under_way -= 1
         self._reading = self._answering = None
         self._queue.clear()
         self.resume_writing()
@@ -229,6 +235,7 @@ class Connection(asyncio.Protocol):
 
     def _dispatch(self, request: Request) -> None:
         self._answering = request
+        self._begin()
         route = request.route
         try:
             if isinstance(route, Refused):
@@ -240,12 +247,22 @@ class Connection(asyncio.Protocol):
         except Exception as exc:  # noqa: BLE001  (one request may fail, the worker may not)
             request.refuse(Refused.crashed(request.path, exc, request.headers.get(b"x-request-id")))
 
+    def _begin(self) -> None:
+        traffic = self._listener.traffic
+        traffic.asked += 1
+        traffic.under_way += 1
+        traffic.peak = max(traffic.peak, traffic.under_way)
+        if self._window != traffic.window:
+            self._window = traffic.window
+            traffic.connections += 1
+
     def answer(self, request: Request, data: bytes) -> None:
         """Write the (rest of the) answer to `request` and turn to the next one."""
         if self._answering is not request:
             return  # the client has left
         self._transport.write(data)
         self._answering = None
+        self._listener.traffic.under_way -= 1
         if not (request.keep_alive and request.finished):
             self._end(unread=not request.finished)
         elif self._queue:

@@ -28,12 +28,14 @@ class Load:
     answered: int = 0  # as of the last look
     seconds: float = 0.0
     unqueued: float = float("inf")  # seconds: the shortest mean of a look
+    behind: bool = False  # the last look found too much under way
 
     def adapt(self, answered: int, seconds: float, *, deadline_s: float, most: int) -> None:
         """Look at the time since the last look: by now `answered` predictions have taken `seconds` together.
 
-        Fewer are taken on when answers are late or about to be, else more, up to `most`. Additive increase,
-        multiplicative decrease, as congestion control does it.
+        Fewer are taken on when answers are late or about to be at two looks in a row, for one may have met a moment in
+        which the whole machine stood still; more, up to `most`, when they are not. Additive increase, multiplicative
+        decrease, as congestion control does it.
         """
         count, took = answered - self.answered, seconds - self.seconds
         self.answered, self.seconds = answered, seconds
@@ -41,10 +43,11 @@ class Load:
         mean = took / count if count else 0.0
         if count:
             self.unqueued = min(self.unqueued * _FORGET, mean)
-        if self._overloaded(late, count, mean, deadline_s):
-            self.limit = max(LEAST, int(_DOWN * min(self.limit, self.in_flight)))
-        else:
+        before, self.behind = self.behind, self._overloaded(late, count, mean, deadline_s)
+        if not self.behind:
             self.limit += max(_UP_AT_LEAST, int(self.limit * _UP))
+        elif before:
+            self.limit = max(LEAST, int(_DOWN * min(self.limit, self.in_flight)))
         self.limit = min(self.limit, most)
 
     def _overloaded(self, late: int, count: int, mean: float, deadline_s: float) -> bool:

@@ -22,6 +22,7 @@ from control_plane.router.limits import Bucket, Limits
 from control_plane.router.load import Load
 from control_plane.router.metrics import Meter
 from control_plane.router.pins import Pin
+from control_plane.router.rest import Rest
 from control_plane.router.upstream import Pool
 
 _HEADER_SAFE = "!#$&'()*+-./:;<=>?@[]^_`{|}~ "  # printable ASCII but `,` and `%` stays as it is
@@ -32,8 +33,8 @@ class Server:
 
     __slots__ = ("breaker", "pool", "shadowing")
 
-    def __init__(self, target: snapshot.Target) -> None:
-        self.pool = ForeignPool(target) if target.protocol == "oip" else Pool(target.address)
+    def __init__(self, target: snapshot.Target, rest: Rest | None) -> None:
+        self.pool = ForeignPool(target, rest) if target.protocol == "oip" else Pool(target.address, rest=rest)
         self.breaker = Breaker()
         self.shadowing = 0  # shadow copies under way
 
@@ -103,11 +104,12 @@ class Known:
     loads: dict[str, Load] = field(default_factory=dict[str, Load])  # by model
     pinned: dict[str, snapshot.Target] = field(default_factory=dict[str, snapshot.Target])  # as last seen in a snapshot
     asked: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])  # by model, by version
+    rest: Rest | None = None  # of the worker
 
     def server(self, target: snapshot.Target) -> Server:
         key = _identity(target)
         if key not in self.servers:
-            self.servers[key] = Server(target)
+            self.servers[key] = Server(target, self.rest)
         return self.servers[key]
 
     def keep_only(self, used: Iterable[snapshot.Target]) -> None:

@@ -57,6 +57,11 @@ class Spool:
         self._records.append(record)
         self._waiting.append(done)
 
+    @property
+    def pending(self) -> bool:
+        """Records wait for the end of this tick."""
+        return bool(self._records) and self._writing is None
+
     async def close(self) -> None:
         """Write what is queued and give the slot up."""
         while self._records or self._writing is not None:

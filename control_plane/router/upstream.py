@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from control_plane.router.rest import Rest
+
 MAX_ANSWER = 16 * 2**20  # bytes; a longer answer counts as broken
 LINES = 4  # most connections to a Unix socket
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.05  # between tries to connect
@@ -54,10 +56,12 @@ class Pool:
     at a time, and the last used is used first.
     """
 
-    def __init__(self, address: str, *, lines: int = LINES) -> None:
-        """`lines`: most connections to a Unix socket."""
+    def __init__(self, address: str, *, lines: int = LINES, rest: Rest | None = None) -> None:
+        """`lines`: most connections to a Unix socket. `rest`: of the worker, between two batches."""
         self.address = address
         self._lines = lines if address.startswith("unix:") else 0
+        self._rest = rest
+        self._batch_in = -1  # the number of the rest in which the last batch left
         self._usable: list[_Connection] = []  # the lines, that in use first; or the connections without a request
         self._open: set[_Connection] = set()
         self._line: _Connection | None = None  # takes what is asked in this tick
@@ -75,9 +79,14 @@ class Pool:
         if connection is not None:
             self._send(connection, call)
         elif self._lines and self._usable:
-            self._held.append(call)
+            self._hold(call)
         else:
             self._spawn(self._wait(call))
+
+    def go_on(self) -> None:
+        """Rests are over: what is held leaves, unless its line waits for answers."""
+        if self._held and self._usable and not self._usable[0].calls:
+            self._send_held(self._usable[0])
 
     def close(self) -> None:
         """Close idle connections now and busy ones when they are done; what is held goes out first."""
@@ -101,6 +110,8 @@ class Pool:
 
     def opened(self, connection: "_Connection") -> None:
         """The connection is made."""
+        if self._rest is not None:
+            self._rest.watch(connection.transport.get_extra_info("socket").fileno())
         self._open.add(connection)
         self._usable.insert(0, connection)
 
@@ -112,7 +123,7 @@ class Pool:
             connection.transport.close()
         elif connection is self._usable[0]:
             self._stuck = False
-            if self._held:
+            if self._held and not self._resting():
                 self._send_held(connection)
 
     def unusable(self, connection: "_Connection") -> None:
@@ -140,17 +151,33 @@ class Pool:
                 if not (connection := self._usable.pop()).transport.is_closing():
                     return connection
             return None
-        if not self._usable or (line := self._usable[0]).calls:
+        if not self._usable or (line := self._usable[0]).calls or self._resting():
             return None
         self._line = line
         self._loop.call_soon(self._next_tick, line)
         return line
 
+    def _resting(self) -> bool:
+        """A batch of ours has left in this rest, the next one waits; told to go on when it may."""
+        if self._rest is None or self._rest.number != self._batch_in:
+            return False
+        self._rest.hold(self)
+        return True
+
+    def _hold(self, call: Call) -> None:
+        self._held.append(call)
+        self._watch()
+
     def _send_held(self, connection: "_Connection") -> None:
         held, self._held = self._held, deque()
         for call in held:
             connection.send(call)
-        connection.flush()
+        self._flush(connection)
+
+    def _flush(self, line: "_Connection") -> None:
+        line.flush()
+        if self._rest is not None:
+            self._batch_in = self._rest.begin()
 
     def _close_idle(self) -> None:
         for connection in [each for each in self._open if not each.calls]:
@@ -166,12 +193,15 @@ class Pool:
     def _next_tick(self, line: "_Connection") -> None:
         if self._line is line:
             self._line = None
-        line.flush()
+        self._flush(line)
 
     def _send(self, connection: "_Connection", call: Call) -> None:
         connection.send(call)
         if not self._lines:
             connection.flush()
+        self._watch()
+
+    def _watch(self) -> None:
         if not self._watching:
             self._watching = True
             self._loop.call_later(_LOOK_S, self._look)
@@ -180,8 +210,8 @@ class Pool:
         """Deadlines: one timer for all calls, for a timer each would cost more than all else about a call."""
         now = self._loop.time()
         busy = [connection for connection in self._open if connection.calls]
-        self._watching = bool(busy)
-        if busy:
+        self._watching = bool(busy or self._held)
+        if self._watching:
             self._loop.call_later(_LOOK_S, self._look)
         if self._held and self._stuck and self._usable:
             self._pass_by()
@@ -224,7 +254,7 @@ class Pool:
                 except OSError:  # refused, no such socket yet, EAGAIN: its backlog is full, or too late
                     refused = True
             if self._lines and self._usable:
-                self._held.append(call)
+                self._hold(call)
                 return
             now = self._loop.time()
             if now + pause >= (min(call.deadline, call.patience) if refused else call.deadline):

@@ -13,11 +13,13 @@ import structlog
 from control_plane.adapters import bus, otel
 from control_plane.adapters.metrics import HEARTBEAT_S, Metrics
 from control_plane.router import ids, siblings
+from control_plane.router import rest as rests
 from control_plane.router.app import App
 from control_plane.router.feed import Feed
 from control_plane.router.http import Listener
 from control_plane.router.limits import Limits, Trader
 from control_plane.router.metrics import Meter
+from control_plane.router.rest import Rest
 from control_plane.router.routes import Known
 from control_plane.router.spool import Spool
 from control_plane.router.tools import Tools
@@ -65,7 +67,8 @@ async def serve(
     redis = bus.connect(settings.redis_url)
     token = settings.router_token.get_secret_value() if settings.router_token else None
     name, api = router_id(settings, slot), Pool(settings.api_url)
-    known = Known(meter, Limits(settings.router_workers, settings.router_workers))
+    rest = Rest(listener.traffic, lambda: predictions.pending)
+    known = Known(meter, Limits(settings.router_workers, settings.router_workers), rest=rest)
     trader = Trader(known.limits, redis, name, settings.home / "router" / "workers")
     feed = Feed(settings.home / "router", name, redis, api, known, app.apply, token)
     feed.load()
@@ -76,6 +79,7 @@ async def serve(
         loop.create_task(feed.run()),
         loop.create_task(trader.run()),
         loop.create_task(_every(1.0, lambda: listener.expire(loop.time()))),
+        loop.create_task(_every(rests.LOOK_S, rest.look)),
         loop.create_task(_every(FLUSH_S, meter.flush)),
         loop.create_task(_every(FLUSH_S, app.adapt)),
         loop.create_task(_every(HEARTBEAT_S, meter.beat)),
@@ -100,6 +104,7 @@ async def serve(
     await trader.leave()
     for pool in (api, *(server.pool for server in known.servers.values())):
         await pool.end()
+    rest.close()
     await redis.aclose()
     for exporting in (tracer, push):
         if exporting is not None:

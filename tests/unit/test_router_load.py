@@ -21,11 +21,21 @@ def test_answers_in_time_leave_it_at_its_most() -> None:
 def test_answers_that_wait_for_their_turn_lower_it_below_what_is_under_way_until_they_are_in_time() -> None:
     load = Load(512, in_flight=100)
     looks(load, mean_s=0.1)
-    looks(load, mean_s=0.4)
+    looks(load, mean_s=0.4, times=2)
     assert load.limit == 70
     looks(load, mean_s=0.4, times=50)
     assert load.limit == LEAST
     looks(load, mean_s=0.1, times=100)
+    assert load.limit == 512
+
+
+def test_a_machine_that_stood_still_once_refuses_nobody() -> None:
+    load = Load(512, in_flight=20)
+    for _ in range(10):
+        looks(load, mean_s=0.01, times=3)
+        looks(load, mean_s=0.4)
+        looks(load, mean_s=0.01)
+        looks(load, mean_s=0.01, late=20)
     assert load.limit == 512
 
 
@@ -41,7 +51,7 @@ def test_predictions_without_an_answer_lower_it_and_a_single_one_does_not() -> N
     assert load.limit == 512
     looks(load, mean_s=0.1, late=LATE_LEAST, count=100)
     assert load.limit == 512, "few among many"
-    looks(load, mean_s=0.1, late=LATE_LEAST)
+    looks(load, mean_s=0.1, late=LATE_LEAST, times=2)
     assert load.limit == 35
 
 
