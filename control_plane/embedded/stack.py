@@ -181,7 +181,7 @@ def _redis_argv(layout: Layout) -> tuple[str, ...]:
         "unixsocket": str(redis_socket(layout)),
         "unixsocketperm": "600",
         "dir": str(folder),
-        "appendonly": "yes",
+        "appendonly": "no",  # what is lost with it comes again from spools and Postgres; fsyncs hold up Postgres' own
         "save": "",
         "maxmemory": _REDIS_MEMORY,
         "maxmemory-policy": "noeviction",

@@ -25,7 +25,7 @@ from control_plane.ingest.source import Source
 from control_plane.settings import ShipperSettings
 from control_plane.telemetry import Metric, configure_logging, mark_ready
 
-_IDLE_S: Final = 0.1  # a transaction of the ingester has its price, and a large one holds the processor for longer
+_IDLE_S: Final = 0.2  # a transaction of the ingester has its price, and a large one holds the processor for longer
 _LONGEST_IDLE_S: Final = 0.25
 _LOST_S: Final = 0.5
 _LOOK_S: Final = 0.5  # for spools that are new

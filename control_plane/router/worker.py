@@ -1,6 +1,7 @@
 """One worker process: a listener on the shared socket, a spool slot, a feed of snapshots."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -84,6 +85,9 @@ async def serve(
         loop.create_task(_every(FLUSH_S, app.adapt)),
         loop.create_task(_every(HEARTBEAT_S, meter.beat)),
     ]
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # requests leave no cycles behind; a look at everything took 30 to 60 ms
     meter.beat()
     ready()
     _log.info("worker.ready", slot=slot, pid=os.getpid())
