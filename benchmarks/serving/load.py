@@ -1,6 +1,5 @@
 """Load on a running system: wrk for closed loops, openloop.c for open ones. Runs them and reads what they say."""
 
-import contextlib
 import json
 import os
 import subprocess
@@ -53,16 +52,10 @@ def closed(wrk: Path, target: Target, *, connections: int, seconds: float, threa
     argv = [str(wrk), f"-t{min(threads, connections)}", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
     argv += ["--timeout", "10s", "-s", str(HERE / "requests.lua")]
     argv += [f"http://{target.host}:{target.port}", "--", str(target.bodies), target.path, *target.header_lines]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 60, preexec_fn=_goes_first)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 60)
     if done.returncode:
         raise RuntimeError(f"wrk failed: {done.stderr or done.stdout}")
     return read_wrk(done.stdout)
-
-
-def _goes_first() -> None:
-    """Where it may, the generator does, as the one of the open loop: its wait for a processor is not the system's."""
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(2))
 
 
 def read_wrk(output: str) -> Measured:

@@ -41,6 +41,7 @@ _SETTINGS = {
     "max_logical_replication_workers": "0",
     "wal_level": "minimal",
     "max_wal_size": "1GB",  # with a quarter of it there was a checkpoint every few seconds under load
+    "backend_flush_after": "512kB",  # else a checkpoint has hundreds of megabytes to write, and commits wait behind it
     "autovacuum_max_workers": "1",
     "huge_pages": "off",
     "timezone": "UTC",

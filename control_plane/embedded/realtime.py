@@ -3,7 +3,7 @@
 Niceness decides how much of a processor a process gets. When it gets it is decided to a tick of the kernel's clock, 4
 ms at 250 Hz, and a prediction waits for two processes in turn. Under SCHED_RR they run as soon as they are asked. Left
 to it they could keep everything else from running, a rollback among it. So it holds only while all of them together
-take less than half of the processors; from there on they are scheduled like anybody else (sched(7)).
+take less than two thirds of the processors; from there on they are scheduled like anybody else (sched(7)).
 """
 
 import contextlib
