@@ -55,7 +55,11 @@ async def test_a_newer_snapshot_is_taken_when_published_saved_and_acknowledged(
 
         await eventually(rejected, what="the refusal of a damaged document in the report")
         assert await answers("2"), "neither an older nor a damaged document is taken"
-        assert (home / "router" / "snapshot.json").read_bytes() == second
+
+        async def saved() -> bool:
+            return (home / "router" / "snapshot.json").read_bytes() == second
+
+        await eventually(saved, what="the copy for the next start, which is written behind the answers")
         higher_epoch = document(1, target("1", one.address), epoch=2)
         await bus.publish_snapshot(publisher, higher_epoch, 2, 1)
         await eventually(lambda: answers("1"), what="a higher epoch wins over a higher revision")
