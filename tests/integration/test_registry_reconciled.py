@@ -110,7 +110,12 @@ async def test_a_model_logged_by_plain_mlflow_is_known_typed_and_told_what_its_g
     assert (row.stage, row.inferred, row.runtime, row.digest_from) == ("Development", True, "pyfunc", "discovery")
     features = {key: (one["type"], one["nullable"]) for key, one in row.config["features"].items()}
     assert features == {"income": ("number", True), "age": ("integer", False)}
-    await world.until("the report", lambda: "mlcp.gates" in shown(world.mlflow, name, "1")[0])
+
+    def reported() -> bool:  # one call after the other
+        tags, description = shown(world.mlflow, name, "1")
+        return {"mlcp.gates", "mlcp.stage"} <= tags.keys() and bool(description)
+
+    await world.until("the report", reported)
     tags, description = shown(world.mlflow, name, "1")
     assert tags["mlcp.stage"] == "Development"
     assert "metric" in tags["mlcp.gates"]
