@@ -6,7 +6,6 @@ again. Only after the commit is the watermark told to the shippers and the batch
 """
 
 import asyncio
-import gc
 import signal
 import sys
 import time
@@ -20,6 +19,7 @@ import uvloop
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from control_plane import garbage
 from control_plane.adapters import bus, store
 from control_plane.adapters.bus import Batch
 from control_plane.adapters.metrics import Metrics
@@ -282,9 +282,7 @@ async def _main(settings: IngesterSettings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     engine = store.create_engine(settings.postgres_dsn.get_secret_value(), pooler=settings.transaction_pooler, size=2)
     redis = bus.connect(settings.redis_url, timeout_s=_WAIT_S + 2)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 100)  # rows leave no cycles behind: looking for some was an eighth of the work
+    garbage.collect_seldom(100_000)  # rows leave no cycles behind: looking for some was an eighth of the work
     mark_ready()
     await run(settings, engine, redis, stopping)
     await redis.aclose()

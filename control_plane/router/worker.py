@@ -1,7 +1,6 @@
 """One worker process: a listener on the shared socket, a spool slot, a feed of snapshots."""
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -11,16 +10,16 @@ from typing import Final
 
 import structlog
 
+from control_plane import garbage
 from control_plane.adapters import bus, otel
 from control_plane.adapters.metrics import HEARTBEAT_S, Metrics
 from control_plane.router import ids, siblings
-from control_plane.router import rest as rests
 from control_plane.router.app import App
 from control_plane.router.feed import Feed
 from control_plane.router.http import Listener
 from control_plane.router.limits import Limits, Trader
 from control_plane.router.metrics import Meter
-from control_plane.router.rest import Rest
+from control_plane.router.rest import LOOK_S, Rest
 from control_plane.router.routes import Known
 from control_plane.router.spool import Spool
 from control_plane.router.tools import Tools
@@ -80,14 +79,12 @@ async def serve(
         loop.create_task(feed.run()),
         loop.create_task(trader.run()),
         loop.create_task(_every(1.0, lambda: listener.expire(loop.time()))),
-        loop.create_task(_every(rests.LOOK_S, rest.look)),
+        loop.create_task(_every(LOOK_S, rest.look)),
         loop.create_task(_every(FLUSH_S, meter.flush)),
         loop.create_task(_every(FLUSH_S, app.adapt)),
         loop.create_task(_every(HEARTBEAT_S, meter.beat)),
     ]
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)  # requests leave no cycles behind; a look at everything took 30 to 60 ms
+    garbage.collect_seldom(50_000)  # requests leave no cycles behind; a look at everything took 30 to 60 ms
     meter.beat()
     ready()
     _log.info("worker.ready", slot=slot, pid=os.getpid())
