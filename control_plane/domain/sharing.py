@@ -10,11 +10,13 @@ FULL: Final = 0.8  # share of a processor from which on a worker takes no new co
 OVERLOAD: Final = 0.9  # from here on it hands some over
 GATHERED: Final = 0.7  # what two would use together, so that one of them takes all
 CEILING: Final = 0.66  # share of all processors from which on nobody is real-time
-FLOOR: Final = 0.5  # and below which everybody is again
+FLOOR: Final = 0.58  # and below which everybody is again
 REST_S: Final = 0.002  # that a worker waits for company between two batches
-ENOUGH: Final = 13  # a rest is no longer than it takes so many to come
+ENOUGH: Final = 18  # a rest is no longer than it takes so many to come
 COMPANY: Final = 8  # requests that come in that time, so that it pays
-CROWD: Final = 2 / 3  # of the connections that ask are under way at once: they wait for answers, nobody else comes
+CROWD: Final = 2 / 3  # of the connections that ask are under way at once: each waits for its answer and asks again
+GAP_S: Final = 0.00007  # that those get to ask again, between two looks whether all have
+GAPS: Final = 10  # at most
 _IDLE_DEMAND: Final = 0.5  # requests a second that a worker counts for though nobody asks it
 
 
@@ -81,9 +83,29 @@ def realtime(before: bool, share: float) -> bool:
     return share <= CEILING if before else share < FLOOR
 
 
-def rest_s(rate: float, connections: int, peak: int) -> float:
-    """How long a worker rests between two batches, in seconds. `rate`: requests a second; `connections`: that asked
-    lately; `peak`: most of them under way at once."""
-    if rate * REST_S < COMPANY or peak >= CROWD * connections:
-        return 0.0
-    return min(REST_S, ENOUGH / rate)
+@dataclass(frozen=True, slots=True)
+class Rests:
+    """How a worker rests between two batches. `seconds`: at most; 0: not at all. `everybody`: connections of which each
+    waits for its answer before it asks again: a rest is over when all have asked. 0: there is no such number."""
+
+    seconds: float = 0.0
+    everybody: int = 0
+
+    def wait(self, under_way: int, before: int, gaps: int) -> bool:
+        """Whether to wait for others of everybody, in a rest in which all that was asked is answered.
+
+        `under_way`: requests that have come since; `before`: of them before the last gap; `gaps`: there were so far.
+        """
+        if under_way >= self.everybody or gaps >= GAPS:
+            return False
+        return not gaps or under_way > before or 2 * under_way < self.everybody
+
+
+def rests(rate: float, connections: int, peak: int) -> Rests:
+    """How a worker rests. `rate`: requests a second; `connections`: that asked lately; `peak`: most of them under way
+    at once."""
+    if rate * REST_S < COMPANY:
+        return Rests()
+    if peak >= CROWD * connections:
+        return Rests(REST_S, connections) if connections >= COMPANY else Rests()
+    return Rests(min(REST_S, ENOUGH / rate))

@@ -4,6 +4,10 @@ Who is served at once is served alone, and alone a prediction costs five to ten 
 (docs/explanation/serving-benchmark.md). So where enough come while it waits, a worker rests after it has sent a batch:
 its thread sleeps until a model server has answered or the rest is over, and what has come from clients meanwhile leaves
 together. Answers never wait.
+
+Clients of which each waits for its answer before it asks again come together once they have been answered, but not at
+the same moment: sent at once, the first would be a batch of their own. They make rounds: a rest is over when all that
+left in it is answered and all of them have asked again, which a few short sleeps are given to.
 """
 
 import asyncio
@@ -12,11 +16,20 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from control_plane.domain import sharing
+from control_plane.domain.sharing import Rests
 
 LOOK_S: Final = 0.05
+_SLACK: Final = Path("/proc/self/timerslack_ns")
+
+
+def sleep_precisely() -> None:
+    """The kernel may end the sleeps of this thread, which is the process' first, 1 us late instead of 50."""
+    with suppress(OSError):
+        _SLACK.write_text("1000")
 
 
 @dataclass(slots=True)
@@ -45,20 +58,22 @@ class Rest:
     """Of one worker. `pending()`: whether an answer is about to leave, which no rest may hold up."""
 
     def __init__(self, traffic: Traffic, pending: Callable[[], bool]) -> None:
-        self.number = 0  # of the present rest; 0: there is none. A pool sends one batch in each
         self._traffic, self._pending = traffic, pending
         self._loop = asyncio.get_running_loop()
         self._lines = select.epoll()
-        self._waiting: dict[Waits, None] = {}
-        self._seconds = self._until = 0.0
-        self._begun = 0
+        self._rests = Rests()  # until the next look
         self._looked = time.monotonic()
+        self._now: Rests | None = None  # the present one
+        self._until = 0.0
+        self._under_way: set[Waits] = set()  # of the batches that left at its beginning
+        self._gaps = self._before = 0
+        self._waiting: dict[Waits, None] = {}
 
     def look(self) -> None:
-        """Every LOOK_S: decide how long the rests are until the next look."""
+        """Every LOOK_S: decide how to rest until the next look."""
         now, traffic = time.monotonic(), self._traffic
         took, self._looked = max(now - self._looked, 1e-3), now
-        self._seconds = sharing.rest_s(traffic.asked / took, traffic.connections, traffic.peak)
+        self._rests = sharing.rests(traffic.asked / took, traffic.connections, traffic.peak)
         traffic.again()
 
     def watch(self, descriptor: int) -> None:
@@ -66,23 +81,30 @@ class Rest:
         with suppress(FileExistsError):
             self._lines.register(descriptor, select.EPOLLIN)
 
-    def begin(self) -> int:
-        """A batch has left: the number of the rest this begins, or that it left in. -1: there is none."""
-        if not self.number:
-            if not self._seconds:
-                return -1
-            self._begun += 1
-            self.number = self._begun
-            self._until = time.monotonic() + self._seconds
+    def begin(self, pool: Waits) -> None:
+        """A batch has left. The first one after a rest begins the next."""
+        if self._now is None:
+            if not self._rests.seconds:
+                return
+            self._now, self._gaps = self._rests, 0
+            self._until = time.monotonic() + self._rests.seconds
+            self._under_way.clear()
             self._soon()
-        return self.number
+        self._under_way.add(pool)
 
-    def hold(self, pool: Waits) -> None:
-        """Tell `pool` when the rest is over."""
+    def holds(self, pool: Waits) -> bool:
+        """Whether the next batch of `pool` has to wait. It is told to go on."""
+        if self._now is None:
+            return False
         self._waiting[pool] = None
+        return True
+
+    def answered(self, pool: Waits) -> None:
+        """No batch of `pool` is under way."""
+        self._under_way.discard(pool)
 
     def close(self) -> None:
-        self._seconds = 0.0
+        self._rests = Rests()
         self._lines.close()
 
     def _soon(self) -> None:
@@ -93,16 +115,27 @@ class Rest:
         if self._pending():
             self._soon()
             return
-        left = self._until - time.monotonic()
+        assert self._now is not None
+        left = self._left_s(self._now)
         if left > 0 and not self._lines.closed:
             answered, _, _ = select.select([self._lines], [], [], left)  # to a microsecond; epoll itself to a thousand
-            if answered:
+            if answered or self._now.everybody:
                 self._soon()
                 return
         self._loop.call_soon(self._end)  # when the clients have been read
 
+    def _left_s(self, now: Rests) -> float:
+        """Of the present rest, or of the next part of a round."""
+        if self._under_way or not now.everybody:
+            return self._until - time.monotonic()
+        came = self._traffic.under_way
+        if not now.wait(came, self._before, self._gaps):
+            return 0.0
+        self._gaps, self._before = self._gaps + 1, came
+        return sharing.GAP_S
+
     def _end(self) -> None:
-        self.number = 0
+        self._now = None
         waiting, self._waiting = self._waiting, {}
         for pool in waiting:
             pool.go_on()

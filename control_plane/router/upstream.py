@@ -61,7 +61,6 @@ class Pool:
         self.address = address
         self._lines = lines if address.startswith("unix:") else 0
         self._rest = rest
-        self._batch_in = -1  # the number of the rest in which the last batch left
         self._usable: list[_Connection] = []  # the lines, that in use first; or the connections without a request
         self._open: set[_Connection] = set()
         self._line: _Connection | None = None  # takes what is asked in this tick
@@ -123,6 +122,7 @@ class Pool:
             connection.transport.close()
         elif connection is self._usable[0]:
             self._stuck = False
+            self._nothing_under_way()
             if self._held and not self._resting():
                 self._send_held(connection)
 
@@ -132,6 +132,7 @@ class Pool:
             self._usable.remove(connection)
         if self._line is connection:
             self._line = None
+        self._nothing_under_way()
         self._release()
 
     def lost(self, connection: "_Connection", calls: Iterable[Call]) -> None:
@@ -158,11 +159,12 @@ class Pool:
         return line
 
     def _resting(self) -> bool:
-        """A batch of ours has left in this rest, the next one waits; told to go on when it may."""
-        if self._rest is None or self._rest.number != self._batch_in:
-            return False
-        self._rest.hold(self)
-        return True
+        """The next batch waits for the end of a rest."""
+        return self._rest is not None and self._rest.holds(self)
+
+    def _nothing_under_way(self) -> None:
+        if self._rest is not None:
+            self._rest.answered(self)
 
     def _hold(self, call: Call) -> None:
         self._held.append(call)
@@ -177,7 +179,7 @@ class Pool:
     def _flush(self, line: "_Connection") -> None:
         line.flush()
         if self._rest is not None:
-            self._batch_in = self._rest.begin()
+            self._rest.begin(self)
 
     def _close_idle(self) -> None:
         for connection in [each for each in self._open if not each.calls]:

@@ -19,7 +19,7 @@ from control_plane.router.feed import Feed
 from control_plane.router.http import Listener
 from control_plane.router.limits import Limits, Trader
 from control_plane.router.metrics import Meter
-from control_plane.router.rest import LOOK_S, Rest
+from control_plane.router.rest import LOOK_S, Rest, sleep_precisely
 from control_plane.router.routes import Known
 from control_plane.router.spool import Spool
 from control_plane.router.tools import Tools
@@ -67,6 +67,7 @@ async def serve(
     redis = bus.connect(settings.redis_url)
     token = settings.router_token.get_secret_value() if settings.router_token else None
     name, api = router_id(settings, slot), Pool(settings.api_url)
+    sleep_precisely()
     rest = Rest(listener.traffic, lambda: predictions.pending)
     known = Known(meter, Limits(settings.router_workers, settings.router_workers), rest=rest)
     trader = Trader(known.limits, redis, name, settings.home / "router" / "workers")

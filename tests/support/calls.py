@@ -16,7 +16,7 @@ class Asked:
         self.request = b"%b%d\r\n\r\n%b" % (HEAD, len(body), body)
         self.deadline = asyncio.get_running_loop().time() + seconds
         self.patience = self.deadline
-        self.then: Callable[[], None] = lambda: None
+        self.then: Callable[[], object] = lambda: None
         self.at = 0.0  # when it ended, in monotonic seconds
         self.ended: asyncio.Future[bytes | str] = asyncio.get_running_loop().create_future()
 
@@ -31,7 +31,7 @@ class Asked:
 
 
 class Server:
-    """Echoes bodies. Counts connections and reads; `held` keeps answers back, `deaths` connections die at once."""
+    """Echoes bodies. Counts connections and reads; `held` and `seconds` keep answers back, `deaths` connections die."""
 
     def __init__(self) -> None:
         self.connections = 0
@@ -39,6 +39,7 @@ class Server:
         self.read = asyncio.Event()
         self.held = asyncio.Event()
         self.held.set()
+        self.seconds = 0.0
         self.deaths = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -52,6 +53,7 @@ class Server:
                 self.reads.append(len(bodies))
                 self.read.set()
                 await self.held.wait()
+                await asyncio.sleep(self.seconds)
                 for body in bodies:
                     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
         except ConnectionError:

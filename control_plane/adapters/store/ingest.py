@@ -62,6 +62,7 @@ DAY, PREDICTION_ID, _MODEL = 0, 1, 2  # where they are in a row
 _UNIT, _RECEIVED = PREDICTION_COLUMNS.index("unit_id"), PREDICTION_COLUMNS.index("received_at")
 _PERSONAL = frozenset(PREDICTION_COLUMNS.index(name) for name in ("unit_id", "unit_hash", "request_id", "features"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HOUR = 3_600_000 << 80  # of a UUIDv7
 
 _TEMPORARY = """
 CREATE TEMP TABLE IF NOT EXISTS incoming_outcomes (
@@ -219,9 +220,8 @@ def _forgotten(row: Row, asked: erasures.Standing) -> bool:
 
 
 def _hours(rows: Sequence[Row]) -> set[tuple[str, datetime]]:
-    found = {(str(row[_MODEL]), cast(UUID, row[PREDICTION_ID]).int >> 80) for row in rows}
-    hours = {(model, milliseconds // 3_600_000) for model, milliseconds in found}
-    return {(model, datetime.fromtimestamp(hour * 3_600, UTC)) for model, hour in hours}
+    found = {(str(row[_MODEL]), cast(UUID, row[PREDICTION_ID]).int // _HOUR) for row in rows}
+    return {(model, datetime.fromtimestamp(hour * 3_600, UTC)) for model, hour in found}
 
 
 def _subject(row: Row) -> log_hours.Subject:
