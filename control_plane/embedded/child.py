@@ -54,7 +54,7 @@ class Spec:
     stop_signal: signal.Signals = signal.SIGTERM
     user: tuple[int, int] | None = None  # uid, gid to run as
     niceness: int = 0  # once it is ready; below 0 only where the supervisor may
-    realtime: bool = False  # what it forks answers customers, and is real-time while that may be (`realtime`)
+    realtime: int = 0  # the priority of what it forks to answer customers while that may be (`realtime`); 0: none
 
 
 @dataclass(slots=True)

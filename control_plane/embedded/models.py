@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from control_plane.embedded import wanted
+from control_plane.embedded import realtime, wanted
 from control_plane.embedded.child import GOES_FIRST, Child, Spec
 from control_plane.embedded.layout import Layout
 from control_plane.embedded.wanted import Wanted
@@ -86,7 +86,7 @@ def spec(wish: Wanted, env: Mapping[str, str]) -> Spec:
         socket=wish.socket,
         grace_s=wish.grace_s,
         niceness=GOES_FIRST,
-        realtime=wish.realtime,
+        realtime=realtime.MODEL_SERVER if wish.realtime else 0,
     )
 
 

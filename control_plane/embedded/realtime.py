@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -23,10 +23,11 @@ log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.5
 MEAN_S: Final = 2.0  # over which what they take is averaged
-PRIORITY: Final = 1  # the lowest there is: whatever else is real-time on this machine goes first
+MODEL_SERVER: Final = 1  # the lowest priority there is: whatever else is real-time on this machine goes first
+ROUTER: Final = 2  # it has everybody's answers in hand, a model server those of one batch
 _THROTTLE: Final = Path("/proc/sys/kernel/sched_rt_runtime_us")
 
-Schedule = Callable[[int, bool], None]  # pid; raises OSError
+Schedule = Callable[[int, int], None]  # pid and priority; raises OSError
 
 
 def possible() -> bool:
@@ -37,10 +38,13 @@ def possible() -> bool:
         return False
 
 
-def schedule(pid: int, realtime: bool) -> None:
-    """The main thread of a process: its event loop. What it forks or starts as a thread is not real-time."""
-    policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK if realtime else os.SCHED_OTHER
-    os.sched_setscheduler(pid, policy, os.sched_param(PRIORITY if realtime else 0))
+def schedule(pid: int, priority: int) -> None:
+    """The main thread of a process: its event loop. What it forks or starts as a thread is not real-time.
+
+    `priority`: in real time; 0: not real-time.
+    """
+    policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK if priority else os.SCHED_OTHER
+    os.sched_setscheduler(pid, policy, os.sched_param(priority))
 
 
 def used_s(pid: int) -> float | None:
@@ -84,11 +88,14 @@ class Realtime:
         self._before: tuple[float, dict[int, float]] = (clock(), {})
         self._told: dict[int, bool] = {}
 
-    def look(self, pids: Iterable[int]) -> None:
-        """Called every LOOK_S or so. Where the first one may not be scheduled nobody is, from then on."""
+    def look(self, priorities: Mapping[int, int]) -> None:
+        """Called every LOOK_S or so, with the priority of each process in real time.
+
+        Where the first one may not be scheduled nobody is, from then on.
+        """
         if not self._allowed:
             return
-        used = {pid: spent for pid in pids if (spent := self._used_s(pid)) is not None}
+        used = {pid: spent for pid in priorities if (spent := self._used_s(pid)) is not None}
         now, (at, before) = self._clock(), self._before
         self._before = now, used
         spent = sum(max(0.0, used[pid] - before[pid]) for pid in used.keys() & before.keys())
@@ -100,7 +107,7 @@ class Realtime:
             if self._told.get(pid, False) == self._now:
                 continue
             try:
-                self._schedule(pid, self._now)
+                self._schedule(pid, priorities[pid] if self._now else 0)
             except ProcessLookupError:
                 continue
             except OSError as error:  # not root, or a container that may not

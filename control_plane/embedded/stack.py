@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from control_plane.embedded import binaries, models, postgres, probes
+from control_plane.embedded import binaries, models, postgres, probes, realtime
 from control_plane.embedded.child import GOES_FIRST, Spec
 from control_plane.embedded.config import CannotStart, Config
 from control_plane.embedded.layout import Layout
@@ -141,7 +141,7 @@ def specs(config: Config, layout: Layout, server: Postgres, env: Environments) -
             after=(),
             port=config.router_port,
             niceness=GOES_FIRST,
-            realtime=True,
+            realtime=realtime.ROUTER,
         ),
     )
 

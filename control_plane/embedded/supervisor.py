@@ -122,8 +122,9 @@ class Supervisor:
             return
         scheduler = realtime.Realtime(len(os.sched_getaffinity(0)))
         while True:
-            answering = [child.pid for child in self._children() if child.spec.realtime and child.state is State.READY]
-            scheduler.look([pid for parent in answering if parent for pid in realtime.workers(parent)])
+            answering = [child for child in self._children() if child.spec.realtime and child.state is State.READY]
+            parents = [(child.pid, child.spec.realtime) for child in answering if child.pid]
+            scheduler.look({pid: priority for parent, priority in parents for pid in realtime.workers(parent)})
             await asyncio.sleep(realtime.LOOK_S)
 
     def _children(self) -> list[Child]:

@@ -14,6 +14,7 @@ from control_plane.embedded import realtime
 from control_plane.embedded.realtime import Realtime
 from tests.support.processes import wait_until
 
+PRIORITY = 2
 _FORKS = """
 import os, sys, time
 for own_session in (False, True):
@@ -36,22 +37,23 @@ class Machine:
     refuses: Callable[[int], OSError | None] = lambda pid: None
     calls: int = 0
 
-    def schedule(self, pid: int, wanted: bool) -> None:
+    def schedule(self, pid: int, priority: int) -> None:
         self.calls += 1
         if error := self.refuses(pid):
             raise error
-        self.policies[pid] = wanted
+        assert priority in (0, PRIORITY)
+        self.policies[pid] = bool(priority)
 
     def made(self) -> Realtime:
         return Realtime(2, used_s=self.used.get, schedule=self.schedule, clock=lambda: self.now)
 
-    def passes(self, **shares: float) -> list[int]:
+    def passes(self, **shares: float) -> dict[int, int]:
         """One second in which each process, p1, p2, ..., uses so much of one processor."""
         self.now += 1.0
         for name, share in shares.items():
             pid = int(name[1:])
             self.used[pid] = self.used.get(pid, 0.0) + share
-        return [int(name[1:]) for name in shares]
+        return {int(name[1:]): PRIORITY for name in shares}
 
 
 def test_all_are_real_time_until_they_take_most_of_the_machine_and_again_when_they_take_less() -> None:
@@ -84,6 +86,12 @@ def test_a_successor_is_scheduled_like_the_others_and_nobody_twice() -> None:
     assert machine.calls == 3
 
 
+def test_each_has_its_own_priority() -> None:
+    told: dict[int, int] = {}
+    Realtime(2, used_s={1: 0.0, 2: 0.0}.get, schedule=told.__setitem__).look({1: 1, 2: 2})
+    assert told == {1: 1, 2: 2}
+
+
 def test_who_ends_meanwhile_stops_nobody_else_and_who_may_not_is_asked_once() -> None:
     machine = Machine(refuses=lambda pid: ProcessLookupError() if pid == 1 else None)
     machine.made().look(machine.passes(p1=0.1, p2=0.1))
@@ -114,12 +122,13 @@ def test_of_real_processes_the_workers_are_meant_and_neither_parent_nor_batches(
         assert worker == int((tmp_path / "False").read_text())
         assert (realtime.used_s(worker) or 0.0) < 10
         try:
-            realtime.schedule(worker, realtime=True)
+            realtime.schedule(worker, PRIORITY)
         except PermissionError:
             assert os.sched_getscheduler(worker) == os.SCHED_OTHER
         else:
             assert os.sched_getscheduler(worker) == os.SCHED_RR | os.SCHED_RESET_ON_FORK
-            realtime.schedule(worker, realtime=False)
+            assert os.sched_getparam(worker).sched_priority == PRIORITY
+            realtime.schedule(worker, 0)
             assert os.sched_getscheduler(worker) == os.SCHED_OTHER
     assert realtime.workers(parent.pid) == []
     assert realtime.used_s(parent.pid) is None

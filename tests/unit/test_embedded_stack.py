@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.embedded import binaries, child, config, layout, models, stack
+from control_plane.embedded import binaries, child, config, layout, models, realtime, stack
 from control_plane.embedded.child import Spec
 from control_plane.embedded.postgres import Postgres
 from control_plane.embedded.stack import Environments
@@ -54,9 +54,9 @@ def test_what_answers_customers_goes_first_and_the_log_and_all_else_have_the_usu
     wish = Wanted("id", "churn-1-abcd", ("python",), (), 15.0, None, "/s")
     assert specs["router"].niceness == models.spec(wish, env.model_servers).niceness == child.GOES_FIRST < 0
     assert {spec.niceness for name, spec in specs.items() if name != "router"} == {0}
-    assert {name for name, spec in specs.items() if spec.realtime} == {"router"}
+    assert {name: spec.realtime for name, spec in specs.items() if spec.realtime} == {"router": realtime.ROUTER}
     assert not models.spec(wish, env.model_servers).realtime, "a stranger's code"
-    assert models.spec(replace(wish, realtime=True), env.model_servers).realtime
+    assert 0 < models.spec(replace(wish, realtime=True), env.model_servers).realtime < realtime.ROUTER
 
 
 def test_the_data_plane_has_no_database_and_model_servers_have_no_secret(
