@@ -192,7 +192,7 @@ int main(int argc, char **argv) {
   poller = epoll_create1(0);
   prctl(PR_SET_TIMERSLACK, 1UL);
   // Where it may, the generator goes first: its own wait for a processor is not the system's latency.
-  sched_setscheduler(0, SCHED_RR, &(struct sched_param){.sched_priority = 2});
+  sched_setscheduler(0, SCHED_RR, &(struct sched_param){.sched_priority = 3});
   int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
   struct epoll_event event = {.events = EPOLLIN, .data.u32 = UINT32_MAX};
   if (timer < 0 || epoll_ctl(poller, EPOLL_CTL_ADD, timer, &event)) die("timer");
