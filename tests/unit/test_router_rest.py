@@ -86,6 +86,12 @@ def elsewhere(*paths: Path) -> Iterator[list[Server]]:
         await stop.wait()
         for each in made:
             each.close()
+        if serving := asyncio.all_tasks() - {asyncio.current_task()}:
+            _, left = await asyncio.wait(serving, timeout=LONG_S)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.sleep(0.01)  # transports are closed in the next rounds of the loop
 
     stops: list[asyncio.Event] = []
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
