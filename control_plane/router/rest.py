@@ -65,7 +65,7 @@ class Rest:
         self._looked = time.monotonic()
         self._now: Rests | None = None  # the present one
         self._until = 0.0
-        self._under_way: set[Waits] = set()  # of the batches that left at its beginning
+        self._under_way: set[object] = set()  # lines with a batch that left at its beginning
         self._gaps = self._before = 0
         self._waiting: dict[Waits, None] = {}
 
@@ -81,8 +81,8 @@ class Rest:
         with suppress(FileExistsError):
             self._lines.register(descriptor, select.EPOLLIN)
 
-    def begin(self, pool: Waits) -> None:
-        """A batch has left. The first one after a rest begins the next."""
+    def begin(self, line: object) -> None:
+        """A batch has left on `line`. The first one after a rest begins the next."""
         if self._now is None:
             if not self._rests.seconds:
                 return
@@ -90,7 +90,7 @@ class Rest:
             self._until = time.monotonic() + self._rests.seconds
             self._under_way.clear()
             self._soon()
-        self._under_way.add(pool)
+        self._under_way.add(line)
 
     def holds(self, pool: Waits) -> bool:
         """Whether the next batch of `pool` has to wait. It is told to go on."""
@@ -99,9 +99,9 @@ class Rest:
         self._waiting[pool] = None
         return True
 
-    def answered(self, pool: Waits) -> None:
-        """No batch of `pool` is under way."""
-        self._under_way.discard(pool)
+    def answered(self, line: object) -> None:
+        """Nothing is under way on `line`."""
+        self._under_way.discard(line)
 
     def close(self) -> None:
         self._rests = Rests()

@@ -116,13 +116,13 @@ class Pool:
 
     def done(self, connection: "_Connection") -> None:
         """The connection has answered all it was asked."""
+        self._nothing_under_way(connection)
         if not self._closed and not self._lines:
             self._usable.append(connection)
         elif connection not in self._usable:
             connection.transport.close()
         elif connection is self._usable[0]:
             self._stuck = False
-            self._nothing_under_way()
             if self._held and not self._resting():
                 self._send_held(connection)
 
@@ -132,7 +132,7 @@ class Pool:
             self._usable.remove(connection)
         if self._line is connection:
             self._line = None
-        self._nothing_under_way()
+        self._nothing_under_way(connection)
         self._release()
 
     def lost(self, connection: "_Connection", calls: Iterable[Call]) -> None:
@@ -162,9 +162,9 @@ class Pool:
         """The next batch waits for the end of a rest."""
         return self._rest is not None and self._rest.holds(self)
 
-    def _nothing_under_way(self) -> None:
+    def _nothing_under_way(self, connection: "_Connection") -> None:
         if self._rest is not None:
-            self._rest.answered(self)
+            self._rest.answered(connection)
 
     def _hold(self, call: Call) -> None:
         self._held.append(call)
@@ -179,7 +179,7 @@ class Pool:
     def _flush(self, line: "_Connection") -> None:
         line.flush()
         if self._rest is not None:
-            self._rest.begin(self)
+            self._rest.begin(line)
 
     def _close_idle(self) -> None:
         for connection in [each for each in self._open if not each.calls]:

@@ -117,7 +117,7 @@ def log_capital(arm: Mean, means: Floats, *, yes_no: bool) -> Floats:
         gain = n * (arm.mean / m - 1)
         squares = (arm.m2 + n * (arm.mean - m) ** 2) / m**2
         each = k * gain - (-np.log1p(-k) - k) * squares
-    peak = each.max(axis=1)  # a look took 80 ms with scipy's logsumexp, and 30 with this
+    peak = each.max(axis=1)  # a difference took 80 ms with scipy's logsumexp, and 30 with this
     capital = peak + np.log(np.exp(each - peak[:, None]).mean(axis=1))
     # The capital itself falls in m, but its lower bound need not: what a larger mean reaches, a smaller one does too.
     return np.maximum.accumulate(capital[::-1])[::-1]
