@@ -110,6 +110,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "MLCP_HOME": str(home),
             "MLCP_POSTGRES_DSN": dsn,
             "MLCP_REDIS_URL": f"unix://{root}/r.sock",
+            **binaries.REDIS_ENV,
         }
         redis = [str(binaries.redis_server()), "--port", "0", "--unixsocket", f"{root}/r.sock", "--save", ""]
         postmaster = int((Path(str(root / "pg")) / "postmaster.pid").read_text().split()[0])

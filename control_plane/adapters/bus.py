@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, Final, cast
+from zlib import crc32
 
 import msgspec
 from redis.asyncio import Redis
@@ -30,6 +31,9 @@ LIMIT_WORKERS = "mlcp:limits:workers"  # sorted set: router workers by when they
 LIMIT_POOL = "mlcp:limits:pool"  # hash: limit -> tokens nobody uses now
 LIMIT_WANTS = "mlcp:limits:wants"  # hash: limit -> when somebody was short of it
 REWINDS = "mlcp:rewinds"  # hash: spool -> generation of a batch that could not be used, because one before it is lost
+_HEAD: Final = (b"spool", b"start", b"end", b"generation", b"first")  # of a batch, in this order in its checksum
+_FRAMES: Final = b"frames"
+_CHECK: Final = b"check"
 
 
 def connect(url: str, *, timeout_s: float = 2.0) -> Redis:
@@ -209,17 +213,9 @@ async def send(redis: Redis, batches: Sequence[Batch]) -> None:
     with _translated():
         async with redis.pipeline(transaction=True) as pipe:
             for batch in batches:
-                pipe.xadd(
-                    RECORDS,
-                    {
-                        "spool": batch.spool,
-                        "start": _text(batch.start),
-                        "end": _text(batch.end),
-                        "generation": batch.generation,
-                        "first": int(batch.first),
-                        "frames": batch.frames,
-                    },
-                )
+                head = (batch.spool, _text(batch.start), _text(batch.end), batch.generation, str(int(batch.first)))
+                fields = dict(zip(_HEAD, (part.encode() for part in head), strict=True)) | {_FRAMES: batch.frames}
+                pipe.xadd(RECORDS, cast(dict[Any, Any], fields | {_CHECK: str(_checksum(fields)).encode()}))
             await pipe.execute()
 
 
@@ -237,8 +233,11 @@ async def progress(redis: Redis) -> Progress:
     )
 
 
-async def receive(redis: Redis, *, count: int, wait_s: float) -> list[tuple[str, Batch]]:
-    """The oldest batches with their stream ids. They stay until `done`. Empty after `wait_s` without any."""
+async def receive(redis: Redis, *, count: int, wait_s: float) -> list[tuple[str, Batch | None]]:
+    """The oldest batches with their stream ids. They stay until `done`. Empty after `wait_s` without any.
+
+    None: Redis no longer has what was sent. The spool has.
+    """
     with _translated():
         answer = await redis.xread({RECORDS: "0"}, count=count, block=max(1, round(wait_s * 1000)))
     streams = cast(list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]], answer or [])
@@ -270,12 +269,15 @@ def _position(text: bytes) -> tuple[int, int]:
     return int(segment), int(offset)
 
 
-def _batch(fields: dict[bytes, bytes]) -> Batch:
-    return Batch(
-        spool=fields[b"spool"].decode(),
-        start=_position(fields[b"start"]),
-        end=_position(fields[b"end"]),
-        generation=fields[b"generation"].decode(),
-        first=fields[b"first"] == b"1",
-        frames=fields[b"frames"],
-    )
+def _batch(fields: dict[bytes, bytes]) -> Batch | None:
+    try:
+        if int(fields[_CHECK]) != _checksum(fields):
+            return None
+    except (KeyError, ValueError):
+        return None
+    spool, start, end, generation, first = (fields[name] for name in _HEAD)
+    return Batch(spool.decode(), _position(start), _position(end), generation.decode(), first == b"1", fields[_FRAMES])
+
+
+def _checksum(fields: Mapping[bytes, bytes]) -> int:
+    return crc32(fields[_FRAMES], crc32(b" ".join(fields[name] for name in _HEAD)))

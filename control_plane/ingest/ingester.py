@@ -119,16 +119,20 @@ class Ingester:
             await bus.done(self._redis, upto=None, watermarks=self._watermarks, rewinds={})
             self._meters.lag(0.0)
             return 0
-        limit, chosen = self._settings.ingest_batch, list[tuple[str, Batch]]()
+        limit, taken, batches = self._settings.ingest_batch, list[str](), list[Batch]()
         for entry, batch in received:
-            chosen.append((entry, batch))
+            taken.append(entry)
+            if batch is None:  # as if it were lost: what follows it shows the gap, or the stream's end does
+                _log.error("ingester.damaged", entry=entry, what="Redis gave back another batch than it was given")
+                continue
+            batches.append(batch)
             limit -= len(batch.frames) // 400  # about so many bytes a record: a bound on memory, not a promise
             if limit <= 0:
                 break
-        made = plan((batch for _, batch in chosen), self._watermarks)
+        made = plan(batches, self._watermarks)
         if made.rewinds:  # or another ingester took what seems to be missing
             self._watermarks = await ingest.watermarks(self._connection)
-            made = plan((batch for _, batch in chosen), self._watermarks)
+            made = plan(batches, self._watermarks)
         for spool in made.jumped:
             _log.error("ingester.jumped", spool=spool, what="the spool no longer has what follows the watermark")
         if made.after:
@@ -136,10 +140,10 @@ class Ingester:
                 await self._fold(made)
             except Moved:  # another ingester is at work: look again
                 self._watermarks = await ingest.watermarks(self._connection)
-                return len(chosen)
+                return len(taken)
             self._watermarks |= {spool: position for spool, (position, _) in made.after.items()}
-        await bus.done(self._redis, upto=chosen[-1][0], watermarks=self._watermarks, rewinds=made.rewinds)
-        return len(chosen)
+        await bus.done(self._redis, upto=taken[-1], watermarks=self._watermarks, rewinds=made.rewinds)
+        return len(taken)
 
     async def _fold(self, made: Plan) -> None:
         predictions, outcomes, days, newest = self._rows(made.frames, careful=False)

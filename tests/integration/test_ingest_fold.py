@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -21,6 +21,7 @@ from control_plane.adapters.store import ids, ingest
 from control_plane.contracts import frames
 from control_plane.errors import StoreUnavailable
 from control_plane.ingest.ingester import Ingester, Meters
+from control_plane.ingest.source import Source
 from control_plane.settings import IngesterSettings
 
 pytestmark = pytest.mark.integration
@@ -130,6 +131,45 @@ async def test_what_arrives_twice_counts_once_and_what_is_missing_is_asked_for(b
     (window,) = await bench.all("SELECT requests FROM windows")
     assert window["requests"] == 3
     assert {row["requests"] for row in await bench.all("SELECT requests FROM exposures")} == {1}
+
+
+@pytest.mark.parametrize("damaged", [0, 1, 2], ids=["the first", "one between", "the last"])
+@pytest.mark.parametrize("how", ["other fields", "another byte", "another position", "no checksum"])
+async def test_a_batch_that_redis_damages_is_sent_again_and_stops_nobody(
+    bench: Bench, home: Path, damaged: int, how: str
+) -> None:
+    folder = home / "spool" / "predictions-0"
+    folder.mkdir(parents=True)
+    (folder / "name").write_text("predictions-0-x")
+    source = Source(folder, lambda *what: pytest.fail(f"set aside: {what}"))
+
+    async def ship() -> None:
+        source.follow(await bus.progress(bench.redis))
+        await bus.send(bench.redis, source.batches(8))
+
+    for n in range(3):
+        with (folder / f"{1:016d}.seg").open("ab") as segment:
+            segment.write(frames.frame(record(f"u{n}")))
+        await ship()
+    sent: list[dict[bytes, bytes]] = [entry[1] for entry in cast(Any, await bench.redis.xrange(bus.RECORDS))]
+    assert len(sent) == 3
+    one = sent[damaged]
+    sent[damaged] = {
+        "other fields": {b"62": b"0", b"\x95\x14\x00": b"104"},
+        "another byte": one | {b"frames": one[b"frames"].replace(b'"model"', b'"nodel"')},
+        "another position": one | {b"end": one[b"end"] + b"0"},
+        "no checksum": {name: value for name, value in one.items() if name != b"check"},
+    }[how]
+    await bench.redis.delete(bus.RECORDS)
+    for fields in sent:
+        await bench.redis.xadd(bus.RECORDS, {**fields})
+    for _ in range(3):  # what is damaged, what it held up, nothing
+        while (await bus.progress(bench.redis)).waiting:
+            await bench.ingester.step()
+        await ship()
+    stored = await bench.all("SELECT unit_id FROM predictions")
+    assert sorted(row["unit_id"] for row in stored) == ["u0", "u1", "u2"]
+    assert not list((home / "spool" / "dead-letters").glob("*"))
 
 
 async def test_a_record_of_a_day_whose_partition_was_dropped_meanwhile_is_kept(bench: Bench) -> None:
