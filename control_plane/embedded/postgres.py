@@ -40,6 +40,7 @@ _SETTINGS = {
     "max_wal_senders": "0",
     "max_logical_replication_workers": "0",
     "wal_level": "minimal",
+    "wal_buffers": "256kB",  # what one write takes at most: where kernels are not preempted, customers wait for its end
     "max_wal_size": "1GB",  # with a quarter of it there was a checkpoint every few seconds under load
     "backend_flush_after": "512kB",  # else a checkpoint has hundreds of megabytes to write, and commits wait behind it
     "autovacuum_max_workers": "1",
