@@ -11,8 +11,10 @@ OVERLOAD: Final = 0.9  # from here on it hands some over
 GATHERED: Final = 0.7  # what two would use together, so that one of them takes all
 CEILING: Final = 0.66  # share of all processors from which on nobody is real-time
 FLOOR: Final = 0.58  # and below which everybody is again
+AWAKE: Final = 0.1  # share of all processors from which on idle ones do not sleep
+ASLEEP: Final = 0.05  # and below which they do again
 REST_S: Final = 0.002  # that a worker waits for company between two batches
-ENOUGH: Final = 18  # a rest is no longer than it takes so many to come
+ENOUGH: Final = 14  # a rest is no longer than it takes so many to come
 COMPANY: Final = 8  # requests that come in that time, so that it pays
 CROWD: Final = 2 / 3  # of the connections that ask are under way at once: each waits for its answer and asks again
 GAP_S: Final = 0.00007  # that those get to ask again, between two looks whether all have
@@ -81,6 +83,11 @@ def fair_share(me: int, seen: Sequence[Seen], now: float) -> float:
 def realtime(before: bool, share: float) -> bool:
     """Whether what answers customers should be real-time. `before`: it is; `share`: of all processors, 0..1."""
     return share <= CEILING if before else share < FLOOR
+
+
+def awake(before: bool, share: float) -> bool:
+    """Whether idle processors should wait for work instead of sleeping. Arguments as for `realtime`."""
+    return share >= ASLEEP if before else share > AWAKE
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,20 @@ Niceness decides how much of a processor a process gets. When it gets it is deci
 ms at 250 Hz, and a prediction waits for two processes in turn. Under SCHED_RR they run as soon as they are asked. Left
 to it they could keep everything else from running, a rollback among it. So it holds only while all of them together
 take less than two thirds of the processors; from there on they are scheduled like anybody else (sched(7)).
+
+An idle processor sleeps and has to wake first, a virtual one by way of its host: 50 us and more, three times in a
+prediction. While customers ask for a tenth of the machine the kernel is asked to let idle processors wait for work
+instead (PM QoS, /dev/cpu_dma_latency). That costs power, so nobody else pays for it.
 """
 
 import contextlib
 import logging
 import math
 import os
+import struct
 import time
 from collections.abc import Callable, Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +31,7 @@ LOOK_S: Final = 0.5
 MEAN_S: Final = 2.0  # over which what they take is averaged
 MODEL_SERVER: Final = 1  # the lowest priority there is: whatever else is real-time on this machine goes first
 ROUTER: Final = 2  # it has everybody's answers in hand, a model server those of one batch
+_CPU_LATENCY: Final = Path("/dev/cpu_dma_latency")
 _THROTTLE: Final = Path("/proc/sys/kernel/sched_rt_runtime_us")
 
 Schedule = Callable[[int, int], None]  # pid and priority; raises OSError
@@ -88,6 +95,11 @@ class Realtime:
         self._before: tuple[float, dict[int, float]] = (clock(), {})
         self._told: dict[int, bool] = {}
 
+    @property
+    def share(self) -> float:
+        """Of all processors, 0..1: what they take together, averaged over MEAN_S."""
+        return self._share
+
     def look(self, priorities: Mapping[int, int]) -> None:
         """Called every LOOK_S or so, with the priority of each process in real time.
 
@@ -111,7 +123,35 @@ class Realtime:
             except ProcessLookupError:
                 continue
             except OSError as error:  # not root, or a container that may not
-                self._allowed = False
+                self._allowed, self._share = False, 0.0
                 log.info("nobody is scheduled in real time: %s", error.strerror)
                 return
             self._told[pid] = self._now
+
+
+class Awake:
+    """Keeps idle processors from sleeping while that pays. When we end, however we do, so does the request."""
+
+    def __init__(self, device: Path = _CPU_LATENCY) -> None:
+        self._device = device
+        self._request: FileIO | None = None
+        self._allowed = True
+
+    def look(self, share: float) -> None:
+        """`share`: of all processors that what answers customers takes, 0..1."""
+        wanted = sharing.awake(self._request is not None, share)
+        if not wanted:
+            self.close()
+        elif self._request is None and self._allowed:
+            try:
+                self._request = self._device.open("r+b", buffering=0)
+                self._request.write(struct.pack("=i", 0))  # microseconds that a processor may need to wake
+            except OSError as error:  # not root, or a container without it
+                self._allowed = False
+                self.close()
+                log.info("idle processors sleep: %s", error.strerror)
+
+    def close(self) -> None:
+        if self._request is not None:
+            self._request.close()
+            self._request = None

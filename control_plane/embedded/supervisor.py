@@ -117,15 +117,17 @@ class Supervisor:
             await asyncio.sleep(_MEMORY_EVERY_S if self._state() == "ready" else _MEMORY_EVERY_S / 3)
 
     async def _schedule(self) -> None:
-        """Those that answer customers in real time, while that takes little of the machine."""
+        """Those that answer customers in real time while that takes little of the machine; processors awake for it."""
         if not (self._config.realtime and realtime.possible()):
             return
         scheduler = realtime.Realtime(len(os.sched_getaffinity(0)))
-        while True:
-            answering = [child for child in self._children() if child.spec.realtime and child.state is State.READY]
-            parents = [(child.pid, child.spec.realtime) for child in answering if child.pid]
-            scheduler.look({pid: priority for parent, priority in parents for pid in realtime.workers(parent)})
-            await asyncio.sleep(realtime.LOOK_S)
+        with contextlib.closing(realtime.Awake()) as awake:
+            while True:
+                answering = [child for child in self._children() if child.spec.realtime and child.state is State.READY]
+                parents = [(child.pid, child.spec.realtime) for child in answering if child.pid]
+                scheduler.look({pid: priority for parent, priority in parents for pid in realtime.workers(parent)})
+                awake.look(scheduler.share)
+                await asyncio.sleep(realtime.LOOK_S)
 
     def _children(self) -> list[Child]:
         return [*self._core.values(), *self._models.children.values(), self._bootstrap]

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from control_plane.domain.sharing import CEILING, FLOOR
+from control_plane.domain.sharing import ASLEEP, AWAKE, CEILING, FLOOR
 from control_plane.embedded import realtime
-from control_plane.embedded.realtime import Realtime
+from control_plane.embedded.realtime import Awake, Realtime
 from tests.support.processes import wait_until
 
 PRIORITY = 2
@@ -101,6 +101,7 @@ def test_who_ends_meanwhile_stops_nobody_else_and_who_may_not_is_asked_once() ->
     for _ in range(3):
         scheduler.look(forbidden.passes(p1=0.1, p2=0.1))
     assert forbidden.calls == 1
+    assert scheduler.share == 0.0, "nor does anything else follow from what they take"
 
 
 @contextmanager
@@ -132,3 +133,47 @@ def test_of_real_processes_the_workers_are_meant_and_neither_parent_nor_batches(
             assert os.sched_getscheduler(worker) == os.SCHED_OTHER
     assert realtime.workers(parent.pid) == []
     assert realtime.used_s(parent.pid) is None
+
+
+def holding(device: Path) -> int:
+    """How many files of this process are that one."""
+    files = Path("/proc/self/fd")
+    links = [os.readlink(file) for file in files.iterdir() if file.is_symlink()]
+    return links.count(str(device))
+
+
+def test_processors_stay_awake_while_customers_ask_much_and_not_back_and_forth(tmp_path: Path) -> None:
+    device = tmp_path / "latency"
+    device.write_bytes(b"\xff" * 4)
+    awake = Awake(device)
+    for share, held in (
+        (0.0, 0),
+        (AWAKE - 0.01, 0),
+        (AWAKE + 0.01, 1),
+        (1.0, 1),
+        (ASLEEP + 0.01, 1),
+        (ASLEEP - 0.01, 0),
+        (AWAKE - 0.01, 0),
+        (AWAKE + 0.01, 1),
+    ):
+        awake.look(share)
+        assert holding(device) == held, share
+    assert device.read_bytes() == bytes(4), "no microsecond"
+    awake.close()
+    assert holding(device) == 0
+
+
+def test_the_kernel_is_asked_and_where_we_may_not_ask_it_is_asked_once(tmp_path: Path) -> None:
+    awake = Awake()
+    awake.look(1.0)
+    real = Path("/dev/cpu_dma_latency")
+    if os.access(real, os.W_OK):
+        assert real.read_bytes() == bytes(4), "the shortest that anybody asks for"
+    assert holding(real) == int(os.access(real, os.W_OK))
+    awake.close()
+    absent = tmp_path / "latency"
+    awake = Awake(absent)
+    awake.look(1.0)
+    absent.write_bytes(bytes(4))
+    awake.look(1.0)
+    assert holding(absent) == 0
