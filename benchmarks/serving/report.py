@@ -218,6 +218,7 @@ def markdown(results: Results) -> str:
         lines.append(_row(results, name, system, counts))
     for name, system in results["systems"].items():
         lines += [f"\n{name} failed in {failure}" for failure in system.get("failures", [])]
+    lines += _repeated(results)
     lines += ["", "| ratio or bound | needed | found | met |", "|---|---|---|---|"]
     for claim in claims(results):
         met = "not measured" if claim.met is None else "yes" if claim.met else "no"
@@ -247,6 +248,17 @@ def _row(results: Results, name: str, system: Mapping[str, Any], counts: Sequenc
         f"{errors}",
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _repeated(results: Results) -> list[str]:
+    """Open loops that were run again, because the generator itself was late: the machine stood still."""
+    return [
+        f"\n{name}, round {run['round']}, {run['kind']}: run again after a 99th percentile of {one['p99_ms']:.1f} ms, "
+        f"of which the generator was late by {one['send_delay_p99_ms']:.1f} ms."
+        for name, system in results["systems"].items()
+        for run in system["runs"]
+        for one in run.get("repeated", [])
+    ]
 
 
 def _parts(results: Results) -> list[str] | None:

@@ -21,6 +21,8 @@ from benchmarks.serving.systems import Running
 
 WARM_S = 3.0
 OPEN_CONNECTIONS = 64
+OPEN_TRIES = 3
+PUNCTUAL_MS = 1.0  # the generator's own lateness at its 99th percentile
 _BATCH_ROWS = 20_000
 Run = dict[str, Any]
 
@@ -91,6 +93,24 @@ def _closed(bench: Bench, running: Running, connections: int) -> Run:
 
 
 def _open(bench: Bench, running: Running, rate: float, kind: str = "open") -> Run:
+    return punctual(lambda: _open_once(bench, running, rate, kind))
+
+
+def punctual(once: Callable[[], Run]) -> Run:
+    """A run in which the generator was on time, or the one of three in which it was late by least.
+
+    It goes before everything else, so where it is late the whole machine stood still, as virtual ones do: the latency
+    it saw is not the system's. What such runs gave stays in `repeated`.
+    """
+    runs: list[Run] = []
+    while len(runs) < OPEN_TRIES and not (runs and runs[-1]["send_delay_p99_ms"] <= PUNCTUAL_MS):
+        runs.append(once())
+    chosen = min(runs, key=lambda run: run["send_delay_p99_ms"])
+    others = [{key: run[key] for key in ("p99_ms", "send_delay_p99_ms")} for run in runs if run is not chosen]
+    return {**chosen, "repeated": others}
+
+
+def _open_once(bench: Bench, running: Running, rate: float, kind: str) -> Run:
     def work() -> Measured:
         connections = max(OPEN_CONNECTIONS, min(load.MAX_OPEN, round(rate / 50)))
         return load.open_loop(

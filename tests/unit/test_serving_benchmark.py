@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.serving import backlog, fixed, load, report
+from benchmarks.serving import backlog, fixed, load, report, session
 from benchmarks.serving.report import Spread
 from benchmarks.serving.sustained import Probe, Search, Tracker
 
@@ -114,6 +114,26 @@ def test_claims_compare_with_their_bounds() -> None:
     met = [claim.met for claim in report.claims(results(mlcp=ours, peer=peer, nginx=[run(1, 20000)]))]
     assert met == [True, False, False, None, False, False, True, False]
     assert "| mlcp" in report.markdown(results(mlcp=ours, peer=peer))
+
+
+@pytest.mark.parametrize(
+    ("late", "p99", "again"),
+    [
+        ([0.1], 1, []),
+        ([80.0, 0.1], 2, [1]),
+        ([80.0, 3.0, 5.0, 0.1], 2, [1, 3]),
+    ],
+    ids=["on time", "late once", "late thrice"],
+)
+def test_an_open_loop_is_run_again_while_its_generator_is_late_at_most_twice(
+    late: list[float], p99: int, again: list[int]
+) -> None:
+    runs = ({"p99_ms": n + 1, "send_delay_p99_ms": ms} for n, ms in enumerate(late))
+    chosen = session.punctual(lambda: next(runs))
+    assert chosen["p99_ms"] == p99
+    assert [one["p99_ms"] for one in chosen["repeated"]] == again
+    shown = report.markdown(results(mlcp=[run(1, 100), run(1, 50, "open", None) | chosen]))
+    assert shown.count("run again after") == len(again)
 
 
 def found_at(limit: float) -> Search:
