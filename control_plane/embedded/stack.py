@@ -89,7 +89,7 @@ def specs(config: Config, layout: Layout, server: Postgres, env: Environments) -
     bus = Spec(
         name="redis",
         argv=_redis_argv(layout),
-        env=env.base | binaries.REDIS_ENV,
+        env={**env.base, **binaries.REDIS_ENV},
         ready=lambda: probes.redis_answers(redis_socket(layout)),
         socket=str(redis_socket(layout)),
         grace_s=5,

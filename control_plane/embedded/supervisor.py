@@ -120,13 +120,14 @@ class Supervisor:
         """Those that answer customers in real time while that takes little of the machine; processors awake for it."""
         if not (self._config.realtime and realtime.possible()):
             return
-        scheduler = realtime.Realtime(len(os.sched_getaffinity(0)))
+        processors = len(os.sched_getaffinity(0))
+        scheduler = realtime.Realtime(processors)
         with contextlib.closing(realtime.Awake()) as awake:
             while True:
                 answering = [child for child in self._children() if child.spec.realtime and child.state is State.READY]
                 parents = [(child.pid, child.spec.realtime) for child in answering if child.pid]
                 scheduler.look({pid: priority for parent, priority in parents for pid in realtime.workers(parent)})
-                awake.look(scheduler.share)
+                awake.look(scheduler.share * processors / (os.cpu_count() or processors))  # it is all that stay awake
                 await asyncio.sleep(realtime.LOOK_S)
 
     def _children(self) -> list[Child]:

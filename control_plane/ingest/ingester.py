@@ -119,16 +119,18 @@ class Ingester:
             await bus.done(self._redis, upto=None, watermarks=self._watermarks, rewinds={})
             self._meters.lag(0.0)
             return 0
-        limit, taken, batches = self._settings.ingest_batch, list[str](), list[Batch]()
+        limit, taken, batches, damaged = self._settings.ingest_batch, list[str](), list[Batch](), 0
         for entry, batch in received:
             taken.append(entry)
-            if batch is None:  # as if it were lost: what follows it shows the gap, or the stream's end does
-                _log.error("ingester.damaged", entry=entry, what="Redis gave back another batch than it was given")
+            if batch is None:
+                damaged += 1
                 continue
             batches.append(batch)
             limit -= len(batch.frames) // 400  # about so many bytes a record: a bound on memory, not a promise
             if limit <= 0:
                 break
+        if damaged:  # nor is the rest of the stream to be relied on: shippers send again what is not in Postgres
+            _log.error("ingester.damaged", batches=damaged, what="Redis does not have what it was sent: sent again")
         made = plan(batches, self._watermarks)
         if made.rewinds:  # or another ingester took what seems to be missing
             self._watermarks = await ingest.watermarks(self._connection)
@@ -142,7 +144,9 @@ class Ingester:
                 self._watermarks = await ingest.watermarks(self._connection)
                 return len(taken)
             self._watermarks |= {spool: position for spool, (position, _) in made.after.items()}
-        await bus.done(self._redis, upto=taken[-1], watermarks=self._watermarks, rewinds=made.rewinds)
+        await bus.done(
+            self._redis, upto=taken[-1], watermarks=self._watermarks, rewinds=made.rewinds, damaged=bool(damaged)
+        )
         return len(taken)
 
     async def _fold(self, made: Plan) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
+from control_plane.adapters import bus
 from control_plane.adapters.bus import Batch, Progress
 from control_plane.contracts import frames
 from control_plane.router import spool
@@ -27,14 +28,17 @@ class Source:
         self._cursor: Position = (0, 0)  # where reading goes on; ahead of `_sent` after a segment's end or damage
         self._first = False
         self._generation = ""
+        self._thrown_away: str | None = None  # when the bus threw away what it had, as it last said
 
     def follow(self, progress: Progress) -> None:
         """Start over where the bus has lost something; delete segments that are in Postgres."""
         watermark = progress.watermarks.get(self.name)
         if self._sent is not None:
-            lost = progress.waiting == 0 and self._shipped_beyond(watermark)
+            gone = progress.waiting == 0 or progress.rewinds.get(bus.EVERYBODY) != self._thrown_away
+            lost = gone and self._shipped_beyond(watermark)
             if lost or progress.rewinds.get(self.name) == self._generation:
                 self._sent = None
+        self._thrown_away = progress.rewinds.get(bus.EVERYBODY)
         if self._sent is None:
             self._start_over(watermark)
         if watermark is not None:

@@ -90,10 +90,12 @@ async def eventually(
     return found
 
 
-def redis_argv(folder: Path) -> list[str]:
-    """The command of a Redis that listens on `folder`/redis.sock alone and keeps nothing."""
+def redis_argv(folder: Path, *, server: Path | None = None) -> list[str]:
+    """The command of a Redis that listens on `folder`/redis.sock alone and keeps nothing; `server`: not the usual."""
     listening = ["--port", "0", "--unixsocket", f"{folder}/redis.sock"]
-    return [str(binaries.redis_server()), *listening, "--save", "", "--appendonly", "no", "--dir", str(folder)]
+    settings = [f"{name}={value}" for name, value in binaries.REDIS_ENV.items()]
+    keeping = ["--save", "", "--appendonly", "no", "--dir", str(folder)]
+    return ["env", *settings, str(server or binaries.redis_server()), *listening, *keeping]
 
 
 def niceness_of_session(pid: int) -> int | None:

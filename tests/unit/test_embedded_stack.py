@@ -59,6 +59,11 @@ def test_what_answers_customers_goes_first_and_the_log_and_all_else_have_the_usu
     assert 0 < models.spec(replace(wish, realtime=True), env.model_servers).realtime < realtime.ROUTER
 
 
+def test_redis_maps_no_block_by_itself(specs: dict[str, Spec]) -> None:
+    assert binaries.REDIS_ENV.items() <= dict(specs["redis"].env).items()
+    assert not binaries.REDIS_ENV.items() & dict(specs["router"].env).items()
+
+
 def test_the_data_plane_has_no_database_and_model_servers_have_no_secret(
     specs: dict[str, Spec], env: Environments
 ) -> None:

@@ -128,12 +128,14 @@ def test_claims_compare_with_their_bounds() -> None:
 def test_an_open_loop_is_run_again_while_its_generator_is_late_at_most_twice(
     late: list[float], p99: int, again: list[int]
 ) -> None:
-    runs = ({"p99_ms": n + 1, "send_delay_p99_ms": ms} for n, ms in enumerate(late))
+    runs = ({"p99_ms": n + 1, "send_delay_p99_ms": ms, "errors": 7, "unsent": 0} for n, ms in enumerate(late))
     chosen = session.punctual(lambda: next(runs))
     assert chosen["p99_ms"] == p99
     assert [one["p99_ms"] for one in chosen["repeated"]] == again
     shown = report.markdown(results(mlcp=[run(1, 100), run(1, 50, "open", None) | chosen]))
-    assert shown.count("run again after") == len(again)
+    assert shown.count("discarded") == len(again)
+    assert ("the others were later" in shown) == (min(late[:3]) > load.PUNCTUAL_MS)
+    assert f"| {7 + 7 * len(again)} |" in shown, "errors of discarded runs are errors"
 
 
 def found_at(limit: float) -> Search:
