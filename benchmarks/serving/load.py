@@ -42,9 +42,7 @@ class Measured:
     errors: int  # statuses of 400 and above, broken connections, answers that never came
     offered_rps: float | None = None  # of an open loop
     unsent: int = 0  # due and never sent: the system could not keep up
-    send_delay_p99_ms: float | None = (
-        None  # from when it was due and had a connection until it was sent: how late the generator was
-    )
+    send_delay_p99_ms: float | None = None  # how late the generator was with what was due and had a connection
 
     @property
     def rps(self) -> float:

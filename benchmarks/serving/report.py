@@ -220,7 +220,7 @@ def markdown(results: Results) -> str:
         lines.append(_row(results, name, system, counts))
     for name, system in results["systems"].items():
         lines += [f"\n{name} failed in {failure}" for failure in system.get("failures", [])]
-    lines += _repeated(results)
+    lines += _late(results)
     lines += ["", "| ratio or bound | needed | found | met |", "|---|---|---|---|"]
     for claim in claims(results):
         met = "not measured" if claim.met is None else "yes" if claim.met else "no"
@@ -253,7 +253,7 @@ def _row(results: Results, name: str, system: Mapping[str, Any], counts: Sequenc
     return "| " + " | ".join(cells) + " |"
 
 
-def _repeated(results: Results) -> list[str]:
+def _late(results: Results) -> list[str]:
     """Open loops in which the generator itself was late: discarded ones, and those shown for want of better."""
     lines: list[str] = []
     for name, system in results["systems"].items():

@@ -10,7 +10,8 @@ from pathlib import Path
 POSTGRES_MAJOR = 18
 _OLDEST_REDIS = (6, 2)  # XAUTOCLAIM
 # The wheel's Valkey 9.1.2 with glibc's allocator damages now and then a stream entry that lies in memory mapped for it
-# alone, as those above 128 kB do at first. No batch is as large as this, the highest value every glibc takes.
+# alone, as those above 128 kB do at first. This is the highest value every glibc takes; only a batch that is one huge
+# record has more.
 REDIS_ENV = {"MALLOC_MMAP_THRESHOLD_": str(2**25)}
 
 

@@ -5,7 +5,7 @@ ms at 250 Hz, and a prediction waits for two processes in turn. Under SCHED_RR t
 to it they could keep everything else from running, a rollback among it. So it holds only while all of them together
 take less than two thirds of the processors; from there on they are scheduled like anybody else (sched(7)).
 
-An idle processor sleeps and has to wake first, a virtual one by way of its host: 50 us and more, three times in a
+An idle processor sleeps and has to wake first, a virtual one by way of its host (some 50 us), three times in a
 prediction. While customers ask for a tenth of the machine the kernel is asked to let idle processors wait for work
 instead (PM QoS, /dev/cpu_dma_latency). That costs power, so nobody else pays for it.
 """
@@ -137,9 +137,14 @@ class Awake:
         self._request: FileIO | None = None
         self._allowed = True
 
+    @property
+    def asks(self) -> bool:
+        """Whether the kernel is asked now."""
+        return self._request is not None
+
     def look(self, share: float) -> None:
         """`share`: of all processors that what answers customers takes, 0..1."""
-        wanted = sharing.awake(self._request is not None, share)
+        wanted = sharing.awake(self.asks, share)
         if not wanted:
             self.close()
         elif self._request is None and self._allowed:

@@ -117,7 +117,7 @@ class Supervisor:
             await asyncio.sleep(_MEMORY_EVERY_S if self._state() == "ready" else _MEMORY_EVERY_S / 3)
 
     async def _schedule(self) -> None:
-        """Those that answer customers in real time while that takes little of the machine; processors awake for it."""
+        """Until cancelled: who answers customers in real time while that takes little, and processors awake for it."""
         if not (self._config.realtime and realtime.possible()):
             return
         processors = len(os.sched_getaffinity(0))

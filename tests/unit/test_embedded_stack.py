@@ -1,9 +1,11 @@
 """Who is told what, and in which order they start."""
 
+import asyncio
 import os
 import stat
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +13,9 @@ from control_plane.embedded import binaries, child, config, layout, models, real
 from control_plane.embedded.child import Spec
 from control_plane.embedded.postgres import Postgres
 from control_plane.embedded.stack import Environments
+from control_plane.embedded.supervisor import Supervisor
 from control_plane.embedded.wanted import Wanted
+from tests.support.processes import eventually
 
 SECRETS = {
     "MLCP_POSTGRES_DSN": "theirs",
@@ -57,6 +61,43 @@ def test_what_answers_customers_goes_first_and_the_log_and_all_else_have_the_usu
     assert {name: spec.realtime for name, spec in specs.items() if spec.realtime} == {"router": realtime.ROUTER}
     assert not models.spec(wish, env.model_servers).realtime, "a stranger's code"
     assert 0 < models.spec(replace(wish, realtime=True), env.model_servers).realtime < realtime.ROUTER
+
+
+async def test_the_supervisor_keeps_processors_awake_while_customers_ask_and_no_longer_than_it_runs(
+    tmp_path: Path, env: Environments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, places = tmp_path / "latency", layout.of(tmp_path)
+    device.write_bytes(b"\xff" * 4)
+    layout.create(places)
+    held = realtime.Awake(device)
+    busy = SimpleNamespace(share=float(os.cpu_count() or 1), look=lambda priorities: None)
+    monkeypatch.setattr(realtime, "possible", lambda: True)
+    monkeypatch.setattr(realtime, "Realtime", lambda processors: busy)
+    monkeypatch.setattr(realtime, "Awake", lambda: held)
+    monkeypatch.setattr(realtime, "LOOK_S", 0.01)
+    supervisor = Supervisor(config.read({"MLCP_HOME": str(tmp_path)}), places, (), env)
+    running = asyncio.create_task(supervisor._schedule())  # pyright: ignore[reportPrivateUsage]
+
+    async def asked() -> bool:
+        return device.read_bytes() == bytes(4)
+
+    await eventually(asked, what="processors are kept awake")
+    assert held.asks
+    busy.share = 0.0
+
+    async def sleeps() -> bool:
+        return not held.asks
+
+    await eventually(sleeps, what="processors sleep again")
+    busy.share = float(os.cpu_count() or 1)
+
+    async def asks() -> bool:
+        return held.asks
+
+    await eventually(asks, what="they are kept awake again")
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert not held.asks
 
 
 def test_redis_maps_no_block_by_itself(specs: dict[str, Spec]) -> None:
